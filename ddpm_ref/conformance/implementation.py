@@ -1,0 +1,383 @@
+r"""The adapter: what an implementation of a diffusion objective may offer to the laws.
+
+A law (`ddpm_ref.conformance.laws`) is a statement about *an* implementation, not about ours. To put a library under the
+laws one writes a subclass of `Implementation` and fills in the methods that the library has; every other method stays as
+it is and answers "not offered", which is a result of its own and no failure.
+
+    class Mine(Implementation):
+        name, first_index = "mine", 0                       # this library calls the first step 0
+
+        def settings(self):                                 # the schedules that it can be asked about
+            return (Setting("linear", 1000),)
+
+        def q_sample(self, setting, x0, t, noise):
+            return my_library.add_noise(x0, noise, self.index(t))
+
+**Conventions of the laws.** Steps are t = 1 … T (Ho et al. 2020); tensors of samples are `[B, *dims]`, `t` is int64 `[B]`;
+nats are summed over dims, `[B]`; a mean over dims is said so. x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε. A library that counts from 0
+sets `first_index = 0` and calls `self.index(t)`: the translation exists in that one place. A library in other units
+(x/√ᾱ_t, i.e. σ-space; time reversed; bits) is translated inside the method, where the reader sees how.
+
+**Dtypes.** Inputs come as float64 where the adapter accepts it (`dtypes`), then as float32, bfloat16, float16: what a law
+refutes in float64 is a bug, what it refutes only below is precision. `table_dtype` states in which precision the library
+keeps its schedule: float64 inputs cannot be treated better than that.
+
+**Conventions of the library.** Where a library knowingly means something else (its "SNR" is √SNR, its variance at t = 1 is
+another one), the adapter declares a `Convention` with the adapter that reads the library that way. A law that fails on the
+plain reading and holds on a declared one is reported as *convention*, with the declared words.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Model = Callable[[Tensor, Tensor], Tensor]
+"""A network: `model(x_t, t) -> prediction`, both `[B, *dims]`; t is the 1-based index of the trained schedule."""
+
+
+class NotOffered(Exception):
+    """The implementation has no such function (or not for this setting, dtype, name): a result, not a failure."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Which schedule a law asks about.
+
+    Attributes:
+        name: `linear`, `cosine`, `sigmoid` with the default constants of the notation table (β from 1e-4 to 0.02;
+            s = 0.008, β ≤ 0.999; start −3, end 3, τ 1, β ≤ 0.999), or any other word together with `beta` or `log_snr`.
+        T: number of steps.
+        zero_terminal_snr: rescaled after Lin et al. 2024, algorithm 1, so that ᾱ_T = 0.
+        timesteps: respaced to these steps (1-based, increasing, the last is T), or all of them.
+        beta: β_1 … β_T of a schedule without a known name.
+        log_snr: λ_1 … λ_T of a schedule without a known name.
+    """
+
+    name: str
+    T: int
+    zero_terminal_snr: bool = False
+    timesteps: tuple[int, ...] | None = None
+    beta: tuple[float, ...] | None = None
+    log_snr: tuple[float, ...] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of steps that are visited: T, or the length of `timesteps`."""
+        return self.T if self.timesteps is None else len(self.timesteps)
+
+    def __str__(self) -> str:
+        zero = ", zero terminal SNR" if self.zero_terminal_snr else ""
+        chosen = "" if self.timesteps is None else f", respaced to {self.steps} steps"
+        return f"{self.name} T={self.T}{zero}{chosen}"
+
+
+STANDARD_SETTINGS = (
+    Setting("linear", 1000),
+    Setting("cosine", 1000),
+    Setting("sigmoid", 1000),
+    Setting("linear", 2),
+    Setting("cosine", 1),
+    Setting("cosine", 13),
+    Setting("linear", 1000, zero_terminal_snr=True),
+    Setting("linear", 1000, timesteps=(1, 2, 5, 17, 101, 499, 997, 1000)),
+)
+"""What the laws ask about unless the adapter says otherwise."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(x_{t−1} | x_t, x_0): the mean in the shape of x_t; variance and log-variance broadcastable to it, or None."""
+
+    mean: Tensor
+    variance: Tensor | None = None
+    log_variance: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Terms of the negative bound in nats, summed over dims; None where the implementation does not report one.
+
+    `prior` `[B]`, `diffusion` `[B, T−1]` (column k is t = k + 2), `reconstruction` `[B]`, `total` `[B]`,
+    `bits_per_dim` `[B]`.
+    """
+
+    prior: Tensor | None = None
+    diffusion: Tensor | None = None
+    reconstruction: Tensor | None = None
+    total: Tensor | None = None
+    bits_per_dim: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A meaning of its own that the library has on purpose.
+
+    Attributes:
+        name: a few words, for the matrix.
+        statement: what the library means, in one sentence with the formula.
+        source: where it says or shows so (a page, a file and function).
+        reading: builds the adapter that reads the library in that meaning.
+    """
+
+    name: str
+    statement: str
+    source: str
+    reading: Callable[[], "Implementation"]
+
+
+class Implementation:
+    """Base of all adapters: every method is optional, and raises `NotOffered` until it is filled in."""
+
+    name: str = "unnamed"
+    """Shown in reports."""
+    version: str = ""
+    """The installed version of the library under test."""
+    first_index: int = 1
+    """What the library calls our t = 1."""
+    dtypes: tuple[torch.dtype, ...] = (
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+    )
+    """Dtypes of samples that the library accepts."""
+    table_dtype: torch.dtype = torch.float64
+    """The precision in which the library keeps its schedule."""
+    conventions: tuple[Convention, ...] = ()
+    """Meanings of its own that the library has on purpose."""
+
+    def settings(self) -> Sequence[Setting]:
+        """The schedules that the laws ask about; override where the library knows only some (or one of its own)."""
+        return STANDARD_SETTINGS
+
+    def index(self, t: Tensor) -> Tensor:
+        """Our step 1 … T in the library's own count."""
+        return t - 1 + self.first_index
+
+    def _missing(self, what: str) -> NotOffered:
+        return NotOffered(f"{self.name} offers no {what}")
+
+    # ---------------------------------------------------------------- schedules
+
+    def tables(self, setting: Setting) -> Mapping[str, Tensor]:
+        """Tables of a schedule, each `[T]` for t = 1 … T (visited steps when respaced), as exactly as the library has them.
+
+        Keys, each optional: `beta`, `alpha_bar`, `one_minus_alpha_bar`, `log_snr` = ln(ᾱ/(1−ᾱ)),
+        `snr` = ᾱ/(1−ᾱ), `posterior_variance` (β̃, 0 at t = 1). ValueError for a T that the named schedule refuses.
+        """
+        raise self._missing("schedule tables")
+
+    # ---------------------------------------------------------------- forward process
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t = √ᾱ_t x_0 + √(1−ᾱ_t) ε, `[B, *dims]` (Ho et al. 2020, eq. 4)."""
+        raise self._missing("q_sample")
+
+    def noised(self, setting: Setting, x0: Tensor, t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Draws its own noise: (x_t, the ε that the training target then uses), both `[B, *dims]`."""
+        raise self._missing("q_sample that draws its own noise")
+
+    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
+        """q(x_{t−1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        raise self._missing("posterior")
+
+    def reverse_variance(self, setting: Setting, variance: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(variance, log-variance) `[B]` each of the reverse step for `posterior` (β̃_t; β_1 at t = 1) or `beta` (β_t)."""
+        raise self._missing("reverse variance")
+
+    # ---------------------------------------------------------------- parameterizations
+
+    def target(
+        self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
+    ) -> Tensor:
+        """What a network with that output (`eps`, `x0`, `v`, `score`, `mean`) is trained to say, `[B, *dims]`."""
+        raise self._missing("target")
+
+    def convert(
+        self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
+    ) -> Tensor:
+        """The same prediction in another parameterization, `[B, *dims]`."""
+        raise self._missing("conversion")
+
+    # ---------------------------------------------------------------- objectives
+
+    def weight(self, setting: Setting, weighting: str, t: Tensor, parameterization: str) -> Tensor:
+        """Factor on the squared error in that space, `[B]`.
+
+        Weightings: `simple` (1 in eps space), `simple_x0` (1 in x0 space), `simple_v` (1 in v space), `elbo` (eq. 12 of
+        Ho et al. with the posterior variance), `truncated_snr`, `min_snr` (γ = 5), `p2` (k = 1, γ = 1).
+        """
+        raise self._missing("weight")
+
+    def loss(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        parameterization: str,
+        weighting: str,
+    ) -> Tensor:
+        """Weighted squared error, mean over dims, one number per sample `[B]`."""
+        raise self._missing("loss")
+
+    def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
+        """L_simple + λ L_vlb, λ = 0.001 (Nichol & Dhariwal 2021, eq. 16), from `[B]` per-sample terms at uniform t.
+
+        `bound_term` is one L_t in nats, so that L_vlb = Σ_t L_t is estimated by T · L_t.
+        """
+        raise self._missing("hybrid loss")
+
+    # ---------------------------------------------------------------- bound and densities
+
+    def gaussian_kl(
+        self, mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor
+    ) -> Tensor:
+        """KL(N(mean1, exp log_var1) ‖ N(mean2, exp log_var2)), elementwise, nats."""
+        raise self._missing("Gaussian KL")
+
+    def discretized_log_likelihood(
+        self, x: Tensor, mean: Tensor, log_scale: Tensor, levels: int
+    ) -> Tensor:
+        """ln of the mass of N(mean, exp(log_scale)²) in x's bin on the lattice of `levels` values in [−1, 1], elementwise."""
+        raise self._missing("discretized likelihood")
+
+    def prior_kl(self, setting: Setting, x0: Tensor) -> Tensor:
+        """KL(q(x_T | x_0) ‖ N(0, I)) in nats, `[B]`."""
+        raise self._missing("prior KL")
+
+    def bound_term(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        parameterization: str,
+        variance: str,
+    ) -> Tensor:
+        """L_t = KL(q(x_{t−1} | x_t, x_0) ‖ p(x_{t−1} | x_t)) in nats, t ≥ 2, `[B]`; `variance` as in `reverse_variance`."""
+        raise self._missing("single bound term")
+
+    def bound(
+        self,
+        setting: Setting,
+        model: Model,
+        x0: Tensor,
+        parameterization: str,
+        variance: str,
+        decoder: str,
+        levels: int | None,
+    ) -> Bound:
+        """All terms of −ELBO for these x_0, one draw of noise per term; `decoder` is `gaussian` or `discretized`."""
+        raise self._missing("bound")
+
+    def bits_per_dim(self, nats: Tensor, dims: int) -> Tensor:
+        """Nats summed over `dims` dimensions, `[B]`, in bits per dimension."""
+        raise self._missing("bits per dimension")
+
+    # ---------------------------------------------------------------- exact models
+
+    def gaussian_denoise(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """E[x_0 | x_t] for x_0 ~ N(mean `[D]`, covariance `[D, D]`), `[B, D]`."""
+        raise self._missing("exact Gaussian denoiser")
+
+    def mixture_denoise(
+        self,
+        setting: Setting,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """E[x_0 | x_t] for a Gaussian mixture (`[K]`, `[K, D]`, `[K, D, D]`), `[B, D]`."""
+        raise self._missing("exact mixture denoiser")
+
+    def empirical_denoise(self, setting: Setting, data: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t] for x_0 uniform on the rows of `data` `[N, D]`, `[B, D]`."""
+        raise self._missing("exact denoiser of a finite data set")
+
+    def gaussian_log_prob(self, mean: Tensor, covariance: Tensor, x0: Tensor) -> Tensor:
+        """ln N(x_0; mean, covariance), nats, `[B]`."""
+        raise self._missing("Gaussian log-density")
+
+    def mixture_log_prob(
+        self, weights: Tensor, means: Tensor, covariances: Tensor, x0: Tensor
+    ) -> Tensor:
+        """Log-density of a Gaussian mixture, nats, `[B]`."""
+        raise self._missing("mixture log-density")
+
+    def gaussian_entropy(self, covariance: Tensor) -> float:
+        """Differential entropy of N(·, covariance) in nats."""
+        raise self._missing("Gaussian entropy")
+
+    def gaussian_bound(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, variance: str
+    ) -> Bound:
+        """Expected −ELBO (over data and noise) of the optimal denoiser on Gaussian data, Gaussian decoder; B = 1."""
+        raise self._missing("expected bound")
+
+    # ---------------------------------------------------------------- sampling
+
+    def sampler_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        sampler: str,
+        eta: float,
+    ) -> Tensor:
+        """One reverse step from t to the step before it in the setting's list (0 = data), no clipping.
+
+        `sampler` is `ddpm` (posterior variance; `eta` ignored; no noise at t = 1) or `ddim` (Song et al. 2021, eq. 12 with
+        σ = η σ_ddpm). `t` counts the setting's own steps, 1 … len(timesteps) when respaced.
+        """
+        raise self._missing("sampler step")
+
+    def sample(
+        self,
+        setting: Setting,
+        model: Model,
+        shape: tuple[int, ...],
+        parameterization: str,
+        sampler: str,
+    ) -> Tensor:
+        """A whole chain from N(0, I) to data, no clipping, η = 0 for `ddim`."""
+        raise self._missing("sampler")
+
+    # ---------------------------------------------------------------- training
+
+    def noise(self, shape: tuple[int, ...], seed: int, step: int, first_index: int) -> Tensor:
+        """Standard normal noise `[B, *dims]` in float32 for samples first_index … of one step, reproducible from its arguments."""
+        raise self._missing("reproducible noise")
+
+    def time_steps(self, count: int, T: int, seed: int) -> tuple[Tensor, Tensor]:
+        """A low-discrepancy or importance-weighted draw: t int64 `[count]`, and weights w `[count]` with E[w f(t)] = mean of f."""
+        raise self._missing("t-sampler")
+
+    def ema(self, values: Tensor, decay: float) -> Tensor:
+        """Exponential moving average of `values` `[N]`, started at `values[0]`, after each step, `[N]`."""
+        raise self._missing("EMA")
+
+    # ---------------------------------------------------------------- sample quality
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features `[N, F]` of images `[N, C, H, W]` in [−1, 1], as the Fréchet distance uses them."""
+        raise self._missing("feature network")
+
+    def frechet_distance(self, real: Tensor, generated: Tensor) -> float:
+        """Fréchet distance between two sets of images `[N, C, H, W]` in [−1, 1], with this implementation's features."""
+        raise self._missing("Fréchet distance")
+
+    def frechet_label(self, extractor: str, samples: int) -> str:
+        """What a report prints beside that number; the letters FID alone belong to Inception and ≥ 10,000 samples."""
+        raise self._missing("Fréchet label")
