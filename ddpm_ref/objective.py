@@ -1,0 +1,248 @@
+r"""The training objective: one weighting, written in any space.
+
+The bound's term for t ≥ 2 is a KL between Gaussians of the same variance, which is a distance of means (Ho et al. 2020, eq. 8):
+
+    L_{t−1} = ‖μ̃_t − μ_θ‖²/(2σ_t²).                                                                          (1)
+
+Both means are c_0 x_0 + c_t x_t with the same x_t, so only the error of x_0 is left; with σ_t² = β̃_t, and from
+c_0² = ᾱ_{t−1} β_t²/(1−ᾱ_t)²,
+
+    L_{t−1} = c_0²/(2β̃_t) ‖x_0 − x̂_0‖² = ½ [SNR(t−1) − SNR(t)] ‖x_0 − x̂_0‖².                                  (2)
+
+By eq. (1) of `ddpm_ref.parameterization`, an error in the space of y = a·x_0 + b·ε is the error in x_0 times D(y)/D(x0), so that
+
+    w_y = w_{x0} · (1−ᾱ_t)/D(y)².                                                                            (3)
+
+In ε this gives Ho et al. eq. 12, β_t²/(2σ_t²(1−β_t)(1−ᾱ_t)). **Dropping that factor** is `simple`: not the bound any more, but the
+bound with its terms reweighted by SNR(t)/(½[SNR(t−1) − SNR(t)]), which rises with the noise: sample quality for likelihood.
+
+    weighting       in x0 space                                            in eps space
+    simple          SNR                                                    1                      (Ho et al. eq. 14)
+    simple_x0       1                                                      1/SNR
+    simple_v        SNR + 1                                                1 + 1/SNR              (Salimans & Ho 2022)
+    elbo            ½[SNR(t−1) − SNR(t)];  1/(2β_1) at t = 1               Ho et al. eq. 12
+    truncated_snr   max(SNR, 1)                                            max(1, 1/SNR)          (Salimans & Ho 2022)
+    min_snr         min(SNR, γ)                                            min(1, γ/SNR)          (Hang et al. 2023)
+    p2              SNR/(k + SNR)^γ                                        1/(k + SNR)^γ          (Choi et al. 2022)
+
+At t = 1 the reconstruction −ln N(x_0; x̂_0, β_1) has the weight 1/(2β_1), in ε space 1/(2(1−β_1)): the limit of no formula for t ≥ 2.
+
+**Numerics.** Every entry is ln w in x0 space as a function of λ = ln SNR; (3) adds ln((1−ᾱ)/D²). λ is floored at −1000, where e^λ
+is 0 and the sum of the two still cancels to 1e-13: finite limits at zero terminal SNR come out right, the others overflow and raise.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from ddpm_ref.parameterization import target
+from ddpm_ref.process import posterior_coefficients
+from ddpm_ref.schedule import Schedule, compute_dtype
+from ddpm_ref.validation import check_same_shape, check_steps, unknown_name
+
+_LOG_SNR_FLOOR = -1000.0
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """One objective: the factor on the squared error of x0, known by its logarithm.
+
+    Attributes:
+        name: as in `WEIGHTINGS`.
+        formula: the factor in x0 space, for people; S stands for SNR(t).
+        log_weight: (λ_t, t, schedule) → ln of the factor in x0 space, float64 `[B]`.
+        source: where it comes from.
+    """
+
+    name: str
+    formula: str
+    log_weight: Callable[[Tensor, Tensor, Schedule], Tensor]
+    source: str = ""
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _log_elbo(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """ln ½[SNR(t−1) − SNR(t)] = ln ½ SNR(t−1) β_t/(1−ᾱ_t), by eq. (4) of the schedule; −ln 2β_1 at t = 1."""
+    first = t == 1
+    before = schedule.lookup("log_snr", torch.where(first, t, t - 1))
+    beta, left = schedule.lookup("beta", t), schedule.lookup("one_minus_alpha_bar", t)
+    fall = before + torch.log(beta) - torch.log(left)
+    return torch.where(first, -torch.log(beta), fall) - math.log(2)
+
+
+def min_snr(gamma: float = 5.0) -> Weighting:
+    """min(SNR, γ) in x0 space, min(1, γ/SNR) in eps space (Hang et al. 2023, eq. 11).
+
+    Args:
+        gamma: the cap γ, > 0.
+    """
+    if not 0 < gamma < math.inf:
+        raise ValueError(
+            f"gamma = {gamma}; the cap of min_snr is a positive number: the usual value is 5"
+        )
+    cap = math.log(gamma)
+    name = "min_snr" if gamma == 5 else f"min_snr(gamma={gamma:g})"
+    return Weighting(
+        name,
+        f"min(S, {gamma:g})",
+        lambda log_snr, t, schedule: log_snr.clamp(max=cap),
+        "Hang et al. 2023",
+    )
+
+
+def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
+    """1/(k + SNR)^γ in eps space (Choi et al. 2022, eq. 8).
+
+    Args:
+        k: stabilizer, > 0.
+        gamma: strength, ≥ 0; 0 is `simple`.
+    """
+    if not (0 < k < math.inf and 0 <= gamma < math.inf):
+        raise ValueError(
+            f"k = {k}, gamma = {gamma}: the rule is k > 0 and gamma >= 0; usual values are 1 and 1"
+        )
+    offset = math.log(k)
+    name = "p2" if k == 1 and gamma == 1 else f"p2(k={k:g}, gamma={gamma:g})"
+
+    def log_weight(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        return log_snr - gamma * (offset + softplus(log_snr - offset, threshold=1000.0))
+
+    return Weighting(name, f"S/({k:g} + S)^{gamma:g}", log_weight, "Choi et al. 2022")
+
+
+WEIGHTINGS: dict[str, Weighting] = {
+    w.name: w
+    for w in (
+        Weighting("simple", "S", lambda s, t, schedule: s, "Ho et al. 2020, eq. 14"),
+        Weighting("simple_x0", "1", lambda s, t, schedule: torch.zeros_like(s)),
+        Weighting(
+            "simple_v",
+            "S + 1",
+            lambda s, t, schedule: softplus(s, threshold=1000.0),
+            "Salimans & Ho 2022",
+        ),
+        Weighting(
+            "elbo", "½[S(t−1) − S(t)], t ≥ 2; 1/(2β₁), t = 1", _log_elbo, "Ho et al. 2020, eq. 12"
+        ),
+        Weighting(
+            "truncated_snr",
+            "max(S, 1)",
+            lambda s, t, schedule: s.clamp(min=0.0),
+            "Salimans & Ho 2022",
+        ),
+        min_snr(),
+        p2(),
+    )
+}
+"""Weightings by name; `min_snr(gamma=…)` and `p2(k=…, gamma=…)` make others."""
+
+
+def _log_v(t: Tensor, schedule: Schedule) -> Tensor:
+    return torch.log(schedule.lookup("one_minus_alpha_bar", t))
+
+
+def _log_score(t: Tensor, schedule: Schedule) -> Tensor:
+    return _log_v(t, schedule) - _floored_log_snr(t, schedule)
+
+
+def _log_mean(t: Tensor, schedule: Schedule) -> Tensor:
+    return -2 * torch.log(posterior_coefficients(t, schedule)[0])
+
+
+_LOG_RATIO: dict[str, Callable[[Tensor, Schedule], Tensor]] = {
+    "x0": lambda t, schedule: torch.zeros_like(schedule.lookup("beta", t)),
+    "eps": lambda t, schedule: -_floored_log_snr(t, schedule),
+    "v": _log_v,
+    "score": _log_score,
+    "mean": _log_mean,
+}
+"""ln[(1−ᾱ)/D²] of eq. (3) with D from eq. (2) of the parameterization."""
+
+
+def _floored_log_snr(t: Tensor, schedule: Schedule) -> Tensor:
+    return schedule.lookup("log_snr", t).clamp(min=_LOG_SNR_FLOOR)
+
+
+def weight(
+    weighting: str | Weighting, t: Tensor, schedule: Schedule, *, parameterization: str
+) -> Tensor:
+    """The factor on the squared error in the space of `parameterization`; eq. (3).
+
+    Args:
+        weighting: a name in `WEIGHTINGS` or a `Weighting`.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+        parameterization: the space in which the squared error is written.
+
+    Returns:
+        float64 `[B]`, on t's device.
+
+    Raises:
+        ValueError: unknown name, t outside 1 … T, or a weight that is infinite because ᾱ_t = 0 (checked where t is on
+            the CPU): write the loss in x0 or v space there.
+    """
+    check_steps(t, schedule.T)
+    if parameterization not in _LOG_RATIO:
+        raise unknown_name("parameterization", parameterization, _LOG_RATIO)
+    chosen = _named(weighting)
+    log_x0 = chosen.log_weight(_floored_log_snr(t, schedule), t.long(), schedule)
+    value = torch.exp(log_x0 + _LOG_RATIO[parameterization](t, schedule))
+    if t.device.type == "cpu" and bool(torch.isinf(value).any()):
+        step = int(t[torch.isinf(value)][0])
+        raise ValueError(
+            f"the weight {chosen.name} is infinite in {parameterization} space at t = {step}, where alpha_bar = 0 "
+            "(zero terminal SNR); write the loss in x0 or v space"
+        )
+    return value
+
+
+def loss(
+    prediction: Tensor,
+    x0: Tensor,
+    eps: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    *,
+    parameterization: str,
+    weighting: str | Weighting,
+) -> Tensor:
+    """w_t · mean over dims of (prediction − target)².
+
+    For `elbo`, times the number of dims it is the bound's KL term in nats (t ≥ 2), and at t = 1 the Gaussian decoder's
+    negative log-likelihood up to its constant ½ ln(2πβ_1) per dim.
+
+    Args:
+        prediction: network output `[B, *dims]`.
+        x0: data, in the same shape.
+        eps: the noise that made x_t, in the same shape.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+        parameterization: what `prediction` is.
+        weighting: a name in `WEIGHTINGS` or a `Weighting`.
+
+    Returns:
+        `[B]`, in float32 for bf16 and fp16 predictions, else in their dtype.
+
+    Raises:
+        ValueError: as `target` and `weight`.
+    """
+    check_same_shape(prediction=prediction, x0=x0, eps=eps)
+    dtype = compute_dtype(prediction.dtype)
+    factor = weight(weighting, t, schedule, parameterization=parameterization)
+    wanted = target(parameterization, x0.to(dtype), eps.to(dtype), t, schedule)
+    error = (prediction.to(dtype) - wanted).flatten(1).square().mean(1)
+    return factor.to(device=error.device, dtype=dtype) * error
+
+
+def _named(weighting: str | Weighting) -> Weighting:
+    if isinstance(weighting, Weighting):
+        return weighting
+    if weighting not in WEIGHTINGS:
+        raise unknown_name("weighting", weighting, WEIGHTINGS)
+    return WEIGHTINGS[weighting]

@@ -1,0 +1,171 @@
+r"""What the network may predict: five names, one table, one determinant.
+
+Given x_t, every customary prediction is a fixed combination y = a·x_0 + b·ε of the two unknowns, a row (a, b):
+
+    name     y                                        a                   b
+    eps      ε                                        0                   1
+    x0       x_0                                      1                   0
+    v        √ᾱ ε − √(1−ᾱ) x_0                         −√(1−ᾱ)             √ᾱ              (Salimans & Ho 2022, appendix D)
+    score    ∇ ln q(x_t | x_0) = −ε/√(1−ᾱ)             0                   −1/√(1−ᾱ)       (Song et al. 2021)
+    mean     μ̃_t = c_0 x_0 + c_t x_t                   c_0 + c_t √ᾱ         c_t √(1−ᾱ)      (Ho et al. 2020, eq. 7)
+
+x_t itself is the row (√ᾱ, √(1−ᾱ)). To convert y = (a, b) into z = (c, d), find p, q with z = p·y + q·x_t: two equations whose
+solution by Cramer's rule is
+
+    D(a, b) = a √(1−ᾱ) − b √ᾱ,       p = D(c, d)/D(a, b),       q = (a d − b c)/D(a, b).                          (1)
+
+So an error of y becomes p times that error in z, and a squared error in one space is a squared error in another with the factor
+p²: every loss ratio follows from the same determinant (`ddpm_ref.objective`),
+
+    D(eps) = −√ᾱ,   D(x0) = √(1−ᾱ),   D(v) = −1,   D(score) = √ᾱ/√(1−ᾱ),   D(mean) = c_0 √(1−ᾱ).                  (2)
+
+D(eps) and D(score) vanish at zero terminal SNR, ᾱ_T = 0: there x_T = ε says nothing about x_0, and only rows with D = 0 can be
+converted into each other.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.process import posterior_coefficients
+from ddpm_ref.schedule import Schedule, compute_dtype, expand
+from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
+
+Row = Callable[[Tensor, Schedule], tuple[Tensor, Tensor]]
+
+
+def _roots(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    return schedule.lookup("sqrt_alpha_bar", t), schedule.lookup("sqrt_one_minus_alpha_bar", t)
+
+
+def _eps(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    one = torch.ones_like(schedule.lookup("beta", t))
+    return torch.zeros_like(one), one
+
+
+def _x0(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    zero, one = _eps(t, schedule)
+    return one, zero
+
+
+def _v(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    signal, sigma = _roots(t, schedule)
+    return -sigma, signal
+
+
+def _score(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    _, sigma = _roots(t, schedule)
+    return torch.zeros_like(sigma), -1 / sigma
+
+
+def _mean(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    signal, sigma = _roots(t, schedule)
+    on_x0, on_x_t = posterior_coefficients(t, schedule)
+    return on_x0 + on_x_t * signal, on_x_t * sigma
+
+
+PARAMETERIZATIONS: dict[str, Row] = {
+    "eps": _eps,
+    "x0": _x0,
+    "v": _v,
+    "score": _score,
+    "mean": _mean,
+}
+"""Row (a, b) of each parameterization: y = a·x0 + b·eps; a function of (t, schedule), float64 `[B]` each."""
+
+
+def row(parameterization: str, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The row (a, b) with y = a·x0 + b·eps, float64 `[B]` each."""
+    if parameterization not in PARAMETERIZATIONS:
+        raise unknown_name("parameterization", parameterization, PARAMETERIZATIONS)
+    return PARAMETERIZATIONS[parameterization](t, schedule)
+
+
+def target(parameterization: str, x0: Tensor, eps: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """What a perfect network would output: a·x0 + b·eps.
+
+    Args:
+        parameterization: `eps`, `x0`, `v`, `score` or `mean`.
+        x0: data `[B, *dims]`.
+        eps: the noise that made x_t, in x0's shape.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+
+    Returns:
+        The target, in x0's shape and dtype.
+
+    Raises:
+        ValueError: unknown name, shapes that differ, t outside 1 … T.
+    """
+    check_floating(x0=x0, eps=eps)
+    check_same_shape(x0=x0, eps=eps)
+    check_steps(t, schedule.T, x0.shape[0])
+    return _combine(row(parameterization, t, schedule), x0, eps)
+
+
+def convert(
+    prediction: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule, *, source: str, to: str
+) -> Tensor:
+    """The same prediction in another parameterization: p·prediction + q·x_t; eq. (1).
+
+    Args:
+        prediction: network output `[B, *dims]` in the parameterization `source`.
+        x_t: the noisy data that the network saw, in the same shape.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+        source: parameterization of `prediction`.
+        to: parameterization wanted.
+
+    Returns:
+        The prediction in the parameterization `to`, in its shape and dtype.
+
+    Raises:
+        ValueError: unknown name, shapes that differ, t outside 1 … T, or a conversion that does not exist because
+            ᾱ_t = 0 (zero terminal SNR; checked where t is on the CPU): predict v or x0 there.
+    """
+    check_floating(prediction=prediction, x_t=x_t)
+    check_same_shape(prediction=prediction, x_t=x_t)
+    check_steps(t, schedule.T, x_t.shape[0])
+    given, wanted = row(source, t, schedule), row(to, t, schedule)
+    if source == to:
+        return prediction
+    return _combine(_solve(given, wanted, t, schedule, f"{source} -> {to}"), prediction, x_t)
+
+
+def _combine(weights: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
+    """weights[0]·first + weights[1]·second in the compute dtype, rounded once to first's dtype."""
+    dtype = compute_dtype(first.dtype)
+    total = expand(weights[0], first) * first.to(dtype) + expand(weights[1], first) * second.to(
+        dtype
+    )
+    return total.to(first.dtype)
+
+
+def determinant(entries: tuple[Tensor, Tensor], t: Tensor, schedule: Schedule) -> Tensor:
+    """D(a, b) = a √(1−ᾱ) − b √ᾱ of eq. (1), float64 `[B]`."""
+    signal, sigma = _roots(t, schedule)
+    return entries[0] * sigma - entries[1] * signal
+
+
+def _solve(
+    given: tuple[Tensor, Tensor],
+    wanted: tuple[Tensor, Tensor],
+    t: Tensor,
+    schedule: Schedule,
+    what: str,
+) -> tuple[Tensor, Tensor]:
+    """(p, q) of eq. (1); where both rows are multiples of x_t's, z = (d/b)·y."""
+    (a, b), (c, d) = given, wanted
+    below, above = determinant(given, t, schedule), determinant(wanted, t, schedule)
+    parallel = (below == 0) & (above == 0)
+    undefined = (below == 0) & (above != 0)
+    if t.device.type == "cpu" and bool(undefined.any()):
+        step = int(t[undefined][0])
+        raise ValueError(
+            f"{what} is undefined at t = {step}, where alpha_bar = 0 (zero terminal SNR): x_t is pure noise and "
+            "tells nothing about x0; let the model predict v or x0"
+        )
+    p = torch.where(parallel, d / torch.where(parallel, b, torch.ones_like(b)), above / below)
+    q = torch.where(parallel, torch.zeros_like(a), (a * d - b * c) / below)
+    return p, q
