@@ -1,0 +1,157 @@
+"""`ddpm-bench COMMAND …`, also `python -m bench COMMAND …` from a bare checkout.
+
+Exit status: 0 done · 1 something failed or is worse · 2 error of use (one line, no traceback) ·
+130 stopped by Ctrl-C (with a line that says what is finished) · 141 the reader closed the pipe.
+
+The table `COMMANDS` is all that `--help` reads, so that help does not wait for torch.
+"""
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import NoReturn, Protocol, cast
+
+from bench.errors import UsageError, missing_package, unknown
+
+COMMANDS = {
+    "run": "verify, measure, train, compare and write the report: the main job",
+    "verify": "run the laws on this implementation, a library or your own adapter",
+    "weights": "print every loss weight in every space, with its formula",
+    "train": "train one model; with torchrun on several processes",
+    "elbo": "bits/dim of a checkpoint or of your model, term by term, with standard errors",
+    "estimator": "measure coverage and cost of the budgeted bits/dim estimate",
+    "bound": "measure the exact bound: gaps, limits, the price of each reverse variance",
+    "throughput": "time q_sample, loss, training and sampling, proven equal first",
+    "noise-test": "test the quality of the noise on up to a billion normals",
+    "gpu-visit": "all that a machine with a GPU can tell, in ten minutes",
+    "mutate": "plant random defects in the source and count those that the tests find",
+    "report": "records → report.html, report.md, report.json",
+    "compare": "what changed between two records, tested before it is called faster",
+}
+"""Command → one line of help. The module is `bench.commands.<name with _ for ->`."""
+
+PROGRAM = "ddpm-bench"
+_OWN_PACKAGES = ("bench", "ddpm_ref")
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+
+
+class Command(Protocol):
+    """What each module in `bench.commands` offers."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """Do the work and return the exit status."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status.
+
+    Args:
+        argv: the words after the program's name; `sys.argv[1:]` unless given.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(words)
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
+    except KeyboardInterrupt as stop:
+        return _complain(f"\n{PROGRAM}: stopped. {stop}".rstrip(), _INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes stdout once more on its way out; give it somewhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"{PROGRAM} {_version()}")
+        return 0
+    name = words[0]
+    if name not in COMMANDS:
+        raise unknown("option" if name.startswith("-") else "command", name, COMMANDS)
+    try:
+        command = _load(name)
+        return command.run(_parse(name, command, words[1:]))
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in _OWN_PACKAGES:
+            raise
+        raise missing_package(error.name) from error
+
+
+def _load(name: str) -> Command:
+    module = importlib.import_module(f"bench.commands.{name.replace('-', '_')}")
+    return cast(Command, module)
+
+
+def _parse(name: str, command: Command, words: list[str]) -> argparse.Namespace:
+    parser = _Parser(
+        prog=f"{PROGRAM} {name}",
+        description=command.HELP,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(parser)
+    arguments, rest = parser.parse_known_args(words)
+    if rest:
+        known = re.findall(r"(?<!\S)--?[a-z][\w-]*", parser.format_help())
+        kind = "option" if rest[0].startswith("-") else "argument"
+        raise unknown(f"{kind} for {name}", rest[0].partition("=")[0], known)
+    return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but an error of use is one line: the usage text would bury it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.partition(' ')[2]}: {message}; see {self.prog} --help")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    return "\n".join(
+        [
+            f"usage: {PROGRAM} COMMAND …",
+            "",
+            "Compare what a diffusion model predicts (noise, data, velocity) on equal terms:",
+            "verified mathematics, measured throughput, exact bounds, one report.",
+            "",
+            "commands:",
+            *(f"  {name:<{width}}{line}" for name, line in COMMANDS.items()),
+            "",
+            f"`{PROGRAM} COMMAND --help` explains one command; start with `{PROGRAM} run`.",
+        ]
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ddpm-objective-bench")
+    except PackageNotFoundError:
+        return "(bare checkout)"
+
+
+def _one_line(error: UsageError) -> str:
+    return " ".join(str(error).split())
+
+
+def _complain(message: str, status: int) -> int:
+    print(message, file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

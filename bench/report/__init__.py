@@ -1,0 +1,1 @@
+"""Records → report.html, report.md, report.json."""
