@@ -1,0 +1,132 @@
+"""CIFAR-10 in either of its published formats: Python pickles or binary records.
+
+    binary  each record is 1 label byte and 3072 image bytes, red, green and blue planes of 32×32, row-major
+    python  a pickled dictionary whose b"data" is a uint8 array [N, 3072] in the same order
+
+A pickle can run code. The reader here resolves only the three names that rebuild a NumPy array; anything else in
+the file is refused before it runs.
+"""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.dataset import DataSet, assemble, split_by_content
+from bench.data.location import first_that_has, remedy
+from bench.errors import UsageError
+
+_SHAPE = (3, 32, 32)
+_RECORD = 1 + 3072
+_PLACES = ("cifar-10-batches-py", "cifar-10-batches-bin", "cifar10")
+_SOURCE = "CIFAR-10, Krizhevsky 2009 (Learning Multiple Layers of Features from Tiny Images)"
+_TUNE = 1000
+_PUBLISHED = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+
+def _rebuild_array() -> Callable[..., Any]:
+    """NumPy's own array rebuilder, under whichever module name this release keeps it."""
+    rebuild = np.empty(0).__reduce__()[0]
+    assert callable(rebuild)
+    return rebuild
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles dictionaries, bytes and NumPy arrays; refuses every other class or function."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            ("numpy.core.multiarray", "_reconstruct"): _rebuild_array(),
+            ("numpy._core.multiarray", "_reconstruct"): _rebuild_array(),
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
+        }
+        if (module, name) not in known:
+            raise pickle.UnpicklingError(f"refused: the file asks for {module}.{name}")
+        return known[module, name]
+
+
+def read_pickle(path: Path) -> Tensor:
+    """Images of one Python batch file, uint8 `[N, 3, 32, 32]`.
+
+    Raises:
+        UsageError: damaged, unsafe, or not a CIFAR-10 batch.
+    """
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        data = batch[b"data"]
+    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"{path.name} is not a CIFAR-10 batch ({error}): fetch it again"
+        ) from error
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
+        raise UsageError(f"{path.name} holds no uint8 array [N, 3072]: fetch it again")
+    return torch.from_numpy(data.reshape(-1, *_SHAPE).copy())
+
+
+def read_binary(path: Path) -> Tensor:
+    """Images of one binary batch file, uint8 `[N, 3, 32, 32]`.
+
+    Raises:
+        UsageError: the length is not a whole number of records.
+    """
+    content = np.fromfile(path, dtype=np.uint8)
+    if len(content) == 0 or len(content) % _RECORD:
+        raise UsageError(
+            f"{path.name} has {len(content)} bytes, not a multiple of {_RECORD}: fetch it again"
+        )
+    return torch.from_numpy(content.reshape(-1, _RECORD)[:, 1:].reshape(-1, *_SHAPE).copy())
+
+
+def _batches(directory: Path) -> dict[str, Path]:
+    paths = (directory / f"{stem}{suffix}" for stem in _PUBLISHED for suffix in ("", ".bin"))
+    return {path.stem: path for path in paths if path.is_file()}
+
+
+def _provenance(paths: dict[str, Path]) -> str:
+    actual = {
+        stem: hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        for stem, path in paths.items()
+    }
+    if actual == _PUBLISHED:
+        return "batch files have the publisher's MD5"
+    return "binary or repacked: the publisher's MD5 does not apply; record lengths were checked"
+
+
+def load_cifar10(root: Path | None, tune: int = _TUNE) -> DataSet:
+    """CIFAR-10: the publisher's test batch is held out, `tune` training images are set aside."""
+    directory = first_that_has(root, _PLACES, lambda folder: "test_batch" in _batches(folder))
+    if directory is None:
+        raise UsageError(remedy("cifar10", root, _PLACES, "CIFAR10"))
+    paths = _batches(directory)
+    if missing := sorted(set(_PUBLISHED) - set(paths)):
+        raise UsageError(f"cifar10: {', '.join(missing)} missing in {directory}: unpack it again")
+    images = {
+        stem: read_binary(path) if path.suffix == ".bin" else read_pickle(path)
+        for stem, path in paths.items()
+    }
+    test = images.pop("test_batch")
+    train, tuning, _ = split_by_content(torch.cat(list(images.values())), heldout=0, tune=tune)
+    return assemble(
+        "cifar10",
+        train,
+        tuning,
+        test,
+        levels=256,
+        source=_SOURCE,
+        provenance=_provenance(paths),
+    )
