@@ -139,7 +139,7 @@ def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return version("ddpm-objective-bench")
+        return version("diffusion-objective-bench")
     except PackageNotFoundError:
         return "(bare checkout)"
 

@@ -1,0 +1,102 @@
+"""A report before it is rendered: a verdict, sections, and the records that they come from.
+
+    records → sections (one function per part) → Report → HTML, Markdown, JSON
+
+Every arrow is a pure function: the same records give the same bytes.
+"""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from bench.record import Record
+from bench.report.blocks import Section
+
+PARTS = ("verification", "throughput", "study", "bound", "mutation")
+"""The modules of `bench.report` that turn records into a section, in the order of the page."""
+
+VERDICT_ORDER = ("study", "verification", "throughput", "bound", "mutation")
+"""The order of their headlines: the question that people come with is answered first."""
+
+
+class Part(Protocol):
+    """A module that reports on one kind of record."""
+
+    def section(self, records: Sequence[Record]) -> Section | None:
+        """The section, or None where no record concerns it."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One sentence of the verdict and the section that supports it."""
+
+    text: str
+    title: str
+    key: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a renderer needs, and nothing else.
+
+    Attributes:
+        title: the question that the report answers.
+        subtitle: data, machine, commit and date of the measurements, in a line.
+        verdict: the headlines of all sections, most important first.
+        sections: the parts in the order of the page.
+        records: what they were computed from, oldest first.
+    """
+
+    title: str
+    subtitle: str
+    verdict: tuple[Headline, ...]
+    sections: tuple[Section, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no section reports a failure."""
+        return not any(section.failed for section in self.sections)
+
+
+def build(records: Sequence[Record], parts: Sequence[str] = PARTS) -> Report:
+    """The report on `records`; their order does not matter.
+
+    Args:
+        records: any kinds; a part without a record of its kind is absent.
+        parts: names of modules in `bench.report`.
+    """
+    from bench.report import environment, reproduce, summary
+
+    unique = {record.sha256: record for record in records}
+    ordered = tuple(sorted(unique.values(), key=lambda r: (r.created, r.kind, r.sha256)))
+    found = {name: _part(name).section(ordered) for name in parts}
+    present = {name: section for name, section in found.items() if section is not None}
+    closing = (environment.section(ordered), reproduce.section(ordered))
+    return Report(
+        title=summary.title(ordered),
+        subtitle=summary.subtitle(ordered),
+        verdict=_verdict(present),
+        sections=(*present.values(), *closing),
+        records=ordered,
+    )
+
+
+def _part(name: str) -> Part:
+    return cast(Part, importlib.import_module(f"bench.report.{name}"))
+
+
+def _verdict(present: Mapping[str, Section]) -> tuple[Headline, ...]:
+    """The headlines in `VERDICT_ORDER`; a failed part without one still gets its line."""
+    order = [name for name in VERDICT_ORDER if name in present]
+    order += [name for name in present if name not in order]
+    return tuple(line for name in order for line in _headlines(present[name]))
+
+
+def _headlines(section: Section) -> list[Headline]:
+    texts = list(section.headlines)
+    if section.failed and not texts:
+        texts = [f"{section.title}: a part failed; the section below says which and why."]
+    return [Headline(text, section.title, section.key, section.failed) for text in texts]

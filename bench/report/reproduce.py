@@ -1,0 +1,38 @@
+"""Section "How to reproduce": the commands, and the records that this page was computed from.
+
+A record says how it was made in `protocol["command"]`.
+"""
+
+from collections.abc import Sequence
+
+from bench.record import Record
+from bench.report.blocks import Block, Code, Paragraph, Section, Table
+
+
+def section(records: Sequence[Record]) -> Section:
+    """Commands from a clone to this page, and the table of records."""
+    names = " ".join(f"records/{record.name}" for record in records)
+    blocks: list[Block] = [
+        Paragraph("To measure again, at the same commit:"),
+        Code("\n".join(_measure(records))),
+        Paragraph(
+            "To make this page again from its records, byte for byte "
+            "(with the same versions of matplotlib and jinja2):"
+        ),
+        Code(f"ddpm-bench report {names} --out report"),
+        Table(
+            ["record", "measured (UTC)", "SHA-256 of its content"],
+            [[f"`{record.name}`", record.created, f"`{record.sha256}`"] for record in records],
+            "Records: each file states this hash, and it is checked whenever the file is read.",
+        ),
+    ]
+    return Section("How to reproduce", blocks)
+
+
+def _measure(records: Sequence[Record]) -> list[str]:
+    commits = dict.fromkeys(r.environment.get("commit") for r in records)
+    checkout = [f"git checkout {commit}" for commit in commits if commit]
+    commands = dict.fromkeys(r.protocol.get("command") for r in records)
+    return [*checkout[-1:], *(str(command) for command in commands if command)] or [
+        "ddpm-bench run"
+    ]
