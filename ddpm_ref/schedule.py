@@ -81,7 +81,9 @@ class Schedule:
     @cached_property
     def one_minus_alpha_bar(self) -> Tensor:
         """1−ᾱ_t without cancellation, float64 `[T+1]`; eq. (3)."""
-        return torch.sigmoid(-self.log_snr)
+        table = torch.sigmoid(-self.log_snr)
+        table[1] = self.beta[1]  # an identity: the posterior at t = 1 is then x_0 to the last bit
+        return table
 
     @cached_property
     def sqrt_alpha_bar(self) -> Tensor:

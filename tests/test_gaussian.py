@@ -1,0 +1,156 @@
+"""KL and decoder against 50-digit arithmetic: values, gradients, tails, tiny differences."""
+
+import math
+
+import mpmath as mp
+import pytest
+import torch
+
+from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
+
+mp.mp.dps = 50
+
+
+def f64(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def exact_kl(m1: float, l1: float, m2: float, l2: float) -> mp.mpf:
+    m1, l1, m2, l2 = map(mp.mpf, (m1, l1, m2, l2))
+    return (l2 - l1 + mp.exp(l1 - l2) - 1 + (m1 - m2) ** 2 * mp.exp(-l2)) / 2
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (0.3, -1.0, -0.7, 0.5),
+        (0.3, 1.0, 0.3, 1.0 + 1e-9),
+        (0.3, 1e-7, 0.3 + 1e-8, 0.0),
+        (1.5, -20.0, 1.5, 3.0),
+        (0.0, 0.49, 0.0, 0.0),
+        (0.0, -0.51, 0.0, 0.0),
+        (0.0, 30.0, 0.0, 0.0),
+    ],
+)
+def test_kl_agrees_with_fifty_digits(case: tuple[float, ...]) -> None:
+    got = gaussian_kl(*(f64(v) for v in case)).item()
+    assert got == pytest.approx(float(exact_kl(*case)), rel=1e-12, abs=0)
+
+
+def test_kl_is_zero_only_for_equal_gaussians_even_in_float32() -> None:
+    mean, log_var = torch.tensor([0.1, -2.0]), torch.tensor([-9.0, 4.0])
+    assert gaussian_kl(mean, log_var, mean, log_var).tolist() == [0, 0]
+    nearby = gaussian_kl(mean, log_var, mean, log_var + 1e-3)
+    assert (nearby > 0).all()
+
+
+def test_kl_of_point_masses() -> None:
+    point = f64(-math.inf)
+    assert gaussian_kl(f64(1.0), point, f64(1.0), point) == 0
+    assert gaussian_kl(f64(1.0), point, f64(2.0), point) == math.inf
+    assert gaussian_kl(f64(1.0), point, f64(1.0), f64(0.0)) == math.inf
+
+
+def test_kl_gradient() -> None:
+    inputs = [f64(0.3, 0.1).requires_grad_() for _ in range(4)]
+    with torch.no_grad():
+        inputs[1].add_(0.2)
+        inputs[2].sub_(1.0)
+    assert torch.autograd.gradcheck(gaussian_kl, inputs)
+
+
+def test_log_prob_is_the_normal_density() -> None:
+    got = Gaussian(f64(0.4), f64(-1.2)).log_prob(f64(2.0)).item()
+    exact = mp.log(mp.npdf(2, mp.mpf(0.4), mp.exp(mp.mpf(-0.6))))
+    assert got == pytest.approx(float(exact), rel=1e-13)
+
+
+def exact_mass(k: int, mean: mp.mpf, sigma: mp.mpf, levels: int) -> mp.mpf:
+    """Log-probability of level k, by tail areas that do not cancel."""
+    low = mp.mpf(2 * k - 1) / (levels - 1) - 1
+    high = mp.mpf(2 * k + 1) / (levels - 1) - 1
+    a = -mp.inf if k == 0 else (low - mean) / sigma
+    b = mp.inf if k == levels - 1 else (high - mean) / sigma
+    if a + b > 0 or b == mp.inf:
+        a, b = -b, -a
+    lost = (
+        0 if a == -mp.inf else int(a**2 / 4)
+    )  # digits that the difference of two tail areas cancels
+    with mp.workdps(60 + lost):
+        return mp.log(mp.ncdf(b) - mp.ncdf(a))
+
+
+DECODER_CASES = [
+    (k, mean, log_scale, levels)
+    for levels in (2, 17, 256)
+    for k in (0, 1, levels // 2, levels - 1)
+    for mean in (-1.0, 0.037, 0.96)
+    for log_scale in (-5.0, -2.0, 0.0, 4.0, 11.0)
+]
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_decoder_value_and_gradient(levels: int) -> None:
+    cases = [c for c in DECODER_CASES if c[3] == levels]
+    cases = [c for c in cases if abs(2 * c[0] / (levels - 1) - 1 - c[1]) / math.exp(c[2]) < 40]
+    x = f64(*(2 * k / (levels - 1) - 1 for k, *_ in cases))
+    mean = f64(*(c[1] for c in cases)).requires_grad_()
+    log_scale = f64(*(c[2] for c in cases)).requires_grad_()
+    value = discretized_gaussian_log_likelihood(x, mean, log_scale, levels)
+    by_mean, by_scale = torch.autograd.grad(value.sum(), [mean, log_scale])
+    for i, (k, m, s, _) in enumerate(cases):
+
+        def at(m: mp.mpf, s: mp.mpf, k: int = k) -> mp.mpf:
+            return exact_mass(k, m, mp.exp(s), levels)
+
+        exact = at(mp.mpf(m), mp.mpf(s))
+        assert abs(value[i].item() - exact) <= 1e-9 * max(1, abs(exact)), cases[i]
+        h = mp.mpf(10) ** -12
+        slope_mean = (at(m + h, mp.mpf(s)) - at(m - h, mp.mpf(s))) / (2 * h)
+        slope_scale = (at(mp.mpf(m), s + h) - at(mp.mpf(m), s - h)) / (2 * h)
+        assert abs(by_mean[i].item() - slope_mean) <= 1e-3 * abs(slope_mean) + 1e-12, cases[i]
+        assert abs(by_scale[i].item() - slope_scale) <= 1e-3 * abs(slope_scale) + 1e-12, cases[i]
+
+
+@pytest.mark.parametrize("sigmas", [12, 38, 200])
+def test_decoder_far_in_the_tail(sigmas: int) -> None:
+    """At z deviations, ln P = ln φ(z)(1 − e^{−zw}…)/z…: finite, and its slope by the mean is nearly z/σ."""
+    levels, sigma = 256, 0.01
+    mean = f64(sigmas * sigma).requires_grad_()
+    x = f64(-1 / 255)  # the level just below the middle
+    value = discretized_gaussian_log_likelihood(x, mean, f64(math.log(sigma)), levels)
+    value.backward()
+    if sigmas <= 38:
+        exact = exact_mass(127, mp.mpf(sigmas * sigma), mp.mpf(sigma), levels)
+        assert abs(value.item() - exact) <= 1e-9 * abs(exact)
+    assert math.isfinite(value.item())
+    edge = (sigmas * sigma) / sigma  # distance of the bin's near edge, 0, in deviations
+    assert -mean.grad.item() * sigma == pytest.approx(edge, rel=2 / edge)
+
+
+def test_decoder_masses_sum_to_one_and_mirror() -> None:
+    levels = 17
+    grid = torch.arange(levels, dtype=torch.float64) / 8 - 1
+    for mean, log_scale in [(0.1, -3.0), (-0.9, 0.5), (3.0, -1.0)]:
+        mass = discretized_gaussian_log_likelihood(grid, f64(mean), f64(log_scale), levels)
+        assert mass.exp().sum().item() == pytest.approx(1, abs=1e-13)
+        mirrored = discretized_gaussian_log_likelihood(-grid, f64(-mean), f64(log_scale), levels)
+        torch.testing.assert_close(mirrored, mass, rtol=1e-12, atol=0)
+
+
+def test_decoder_snaps_float32_images_and_refuses_others() -> None:
+    k = torch.arange(256)
+    image = k.float() / 127.5 - 1
+    zero = torch.zeros(())
+    exact = discretized_gaussian_log_likelihood(
+        k.double() / 127.5 - 1, zero.double(), zero.double(), 256
+    )
+    got = discretized_gaussian_log_likelihood(image, zero, zero, 256)
+    torch.testing.assert_close(got.double(), exact, rtol=1e-6, atol=0)
+    for value in (0.5, 1.01, -1.2, math.nan):
+        with pytest.raises(ValueError, match="not on the lattice"):
+            discretized_gaussian_log_likelihood(f64(value), f64(0.0), f64(0.0), 256)
+    with pytest.raises(TypeError, match="127.5"):
+        discretized_gaussian_log_likelihood(k, zero, zero, 256)
+    with pytest.raises(ValueError, match="levels"):
+        discretized_gaussian_log_likelihood(image, zero, zero, 1)
