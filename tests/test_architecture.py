@@ -1,0 +1,151 @@
+"""Imports run one way, heavy libraries wait until they are needed, and the commands answer at once."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = (
+    "validation",
+    "schedule",
+    "gaussian",
+    "noise",
+    "process",
+    "kernels",
+    "parameterization",
+    "objective",
+    "reverse",
+    "elbo",
+    "oracle",
+    "estimator",
+    "data",
+    "network",
+    "optimization",
+    "config",
+    "checkpoint",
+    "trainer",
+    "sampler",
+    "conformance",
+)
+"""File order of `ddpm_ref` = import order: each imports only from those before it."""
+
+LATE = {"scipy", "sklearn", "matplotlib", "torchvision", "torchmetrics", "jinja2", "PIL"}
+"""Imported inside the functions that need them: `import ddpm_ref` costs little beyond torch."""
+
+
+def sources(package: str) -> list[Path]:
+    return sorted(p for p in (ROOT / package).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path, *, top_level_only: bool) -> set[str]:
+    """Full names of the modules that a file imports."""
+    tree = ast.parse(path.read_text())
+    names: set[str] = set()
+    nodes = _top_level(tree) if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the direction; write the full name"
+            assert node.module is not None
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _top_level(tree: ast.Module) -> list[ast.stmt]:
+    """Statements that run at import, those under `if TYPE_CHECKING` excepted."""
+    found: list[ast.stmt] = []
+    for node in tree.body:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        found.append(node)
+    return found
+
+
+def part(name: str) -> str | None:
+    """The entry of ORDER to which a module of ddpm_ref belongs."""
+    pieces = name.split(".")
+    return pieces[1] if len(pieces) > 1 and pieces[0] == "ddpm_ref" else None
+
+
+def test_order_lists_what_is_there() -> None:
+    there = {p.stem for p in (ROOT / "ddpm_ref").glob("*.py") if p.stem != "__init__"}
+    there |= {p.parent.name for p in (ROOT / "ddpm_ref").glob("*/__init__.py")}
+    assert there == set(ORDER)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in sources("ddpm_ref") if part(module_of(p))], ids=module_of
+)
+def test_ddpm_ref_imports_only_what_comes_before(path: Path) -> None:
+    here = part(module_of(path))
+    assert here is not None
+    for name in imported(path, top_level_only=False):
+        assert name.split(".")[0] not in {"bench", "tests"}, f"{path} imports {name}"
+        other = part(name)
+        if other in ORDER and other != here:
+            assert ORDER.index(other) < ORDER.index(here), f"{module_of(path)} imports {name}"
+
+
+def test_objective_and_elbo_check_each_other_and_never_import_each_other() -> None:
+    def reach(name: str, seen: set[str]) -> set[str]:
+        for path in sources("ddpm_ref"):
+            if part(module_of(path)) == name:
+                for other in {part(n) for n in imported(path, top_level_only=False)} - {None, name}:
+                    if other in ORDER and other not in seen:
+                        seen.add(str(other))
+                        reach(str(other), seen)
+        return seen
+
+    assert "objective" not in reach("elbo", set())
+    assert "elbo" not in reach("objective", set())
+
+
+def test_only_commands_reach_the_report() -> None:
+    for path in sources("bench"):
+        name = module_of(path)
+        if name.startswith(("bench.report", "bench.commands")):
+            continue
+        assert not any(n.startswith("bench.report") for n in imported(path, top_level_only=False)), (
+            f"{name} imports the report: measuring and reporting meet in records only"
+        )
+
+
+@pytest.mark.parametrize("path", sources("ddpm_ref"), ids=module_of)
+def test_heavy_libraries_are_imported_late(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imported(path, top_level_only=True)}
+    assert not roots & LATE
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Root names of the modules that a fresh interpreter has loaded after a statement."""
+    code = f"import sys; {statement}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(result.stdout.split())
+
+
+def test_import_of_the_reference_adds_nothing_heavy_to_torch() -> None:
+    added = loaded_after("import ddpm_ref") - loaded_after("import torch")
+    assert not added & (LATE | {"bench", "pytest"})
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from bench.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules, 'heavy import'"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert "run" in result.stdout
