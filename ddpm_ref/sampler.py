@@ -1,0 +1,291 @@
+r"""Sampling: one reverse step with two variances is ancestral sampling, DDIM, and everything between.
+
+A model's prediction at x_t is a pair (x̂_0, ε̂) with x_t = √ᾱ_t x̂_0 + √(1−ᾱ_t) ε̂. The family of Song et al. 2021 (DDIM, eq. 12) goes on to
+
+    x_{t−1} = √ᾱ_{t−1} x̂_0 + √(1−ᾱ_{t−1}−ρ_t) ε̂ + √σ²_t z,        z ~ N(0, I):                                (1)
+
+ρ_t is the variance that is *removed* from the direction ε̂, σ²_t the variance that is *added* as fresh noise.
+
+    sampler    ρ_t          σ²_t
+    ddim       η² β̃_t       η² β̃_t       marginals are kept for every η; η = 0 is deterministic (Song et al. eq. 16)
+    ddpm       β̃_t          σ²_t given    Ho et al. algorithm 2: β̃_t, β_t, a table, or learned
+
+With β̃_t = β_t (1−ᾱ_{t−1})/(1−ᾱ_t) the coefficient of ε̂ has no difference of close numbers left. For ρ_t = η²β̃_t
+
+    1−ᾱ_{t−1}−ρ_t = (1−ᾱ_{t−1}) (1 − η² β_t/(1−ᾱ_t)),                                                          (2)
+
+and for η = 1, ρ_t = β̃_t, the mean of (1) is the posterior mean μ̃_t(x_t, x̂_0) (`ddpm_ref.process` eq. 3): a model that knows x_0 walks back along
+the forward posterior.
+
+**The last step is free of noise.** At t = 1 the mean of (1) is x̂_0, and it is returned as it is: σ²_1 belongs to the decoder of the
+bound, not to a picture.
+
+**Fewer steps.** `steps = K` visits K of the T steps, evenly spaced with 1 and T among them, through `Schedule.respaced`: each formula above holds with the
+respaced tables, the model still receives the index that it was trained with.
+
+**Randomness.** x_T is step 0 and z of the step at index t is step t of `Use.SAMPLER`; samples depend on (seed, index) and not on how they are batched.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_ref.gaussian import Gaussian
+from ddpm_ref.noise import NoiseStream, Use
+from ddpm_ref.parameterization import convert
+from ddpm_ref.reverse import Model, Variance, evaluation_mode, reverse_variance
+from ddpm_ref.schedule import Schedule, compute_dtype, expand
+from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
+
+SAMPLERS = ("ddpm", "ddim")
+
+
+@dataclass(frozen=True)
+class SamplerRule:
+    """Which member of the family (1).
+
+    Attributes:
+        sampler: `ddpm` or `ddim`.
+        variance: σ²_t of `ddpm`: `posterior`, `beta` or a `[T+1]` table of the schedule that is walked. Not read by `ddim`.
+        eta: η of `ddim`, 0 (deterministic) … 1 (ancestral). Not read by `ddpm`.
+        clip: clamp x̂_0 to [−clip, clip], and make ε̂ agree with it; `True` means 1.0, `None` and `False` never.
+
+    Raises:
+        ValueError: an unknown sampler, η outside [0, 1], or a clip that is not positive.
+    """
+
+    sampler: str = "ddpm"
+    variance: Variance = "posterior"
+    eta: float = 0.0
+    clip: float | bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.sampler not in SAMPLERS:
+            raise unknown_name("sampler", self.sampler, SAMPLERS)
+        if not 0 <= self.eta <= 1:
+            raise ValueError(
+                f"eta = {self.eta}; 0 is deterministic DDIM, 1 is ancestral: 0 <= eta <= 1"
+            )
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"clip = {self.clip}; pass the bound of the data, 1.0, or None")
+
+    @property
+    def limit(self) -> float | None:
+        """The bound that x̂_0 is clamped to, or None."""
+        return None if self.clip is None or self.clip is False else float(self.clip)
+
+    @property
+    def share(self) -> float:
+        """ρ_t/β̃_t: 1 for `ddpm`, η² for `ddim`."""
+        return 1.0 if self.sampler == "ddpm" else self.eta**2
+
+    def added_variance(self, schedule: Schedule) -> Tensor:
+        """σ²_t, float64 `[T+1]`, with σ²_1 = 0."""
+        if self.sampler == "ddim":
+            return self.share * schedule.posterior_variance
+        table = reverse_variance(self.variance, schedule)
+        table[:2] = 0.0
+        return table
+
+
+def step(
+    prediction: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    *,
+    parameterization: str,
+    rule: SamplerRule,
+) -> Gaussian:
+    """The distribution of x_{t−1} given a prediction at x_t; eq. (1).
+
+    Args:
+        prediction: network output `[B, *dims]`.
+        x_t: noisy data, in the same shape.
+        t: steps 1 … T of `schedule`, integer `[B]`.
+        schedule: the schedule that is walked (respaced or not).
+        parameterization: what `prediction` is.
+        rule: the sampler.
+
+    Returns:
+        `Gaussian` in x_t's shape and dtype; `log_var` is −inf where nothing is added: always at t = 1, everywhere for η = 0.
+
+    Raises:
+        ValueError: shapes that differ, t outside 1 … T, or a prediction that says nothing of x_0 (`eps` at zero
+            terminal SNR).
+    """
+    check_floating(prediction=prediction, x_t=x_t)
+    check_same_shape(prediction=prediction, x_t=x_t)
+    check_steps(t, schedule.T, x_t.shape[0])
+    dtype = compute_dtype(x_t.dtype)
+    x0, eps = _pair(prediction.to(dtype), x_t.to(dtype), t, schedule, parameterization, rule)
+    on_x0 = schedule.lookup("sqrt_alpha_bar", t - 1)
+    mean = expand(on_x0, x0) * x0 + expand(_direction(t, schedule, rule.share), x0) * eps
+    added = rule.added_variance(schedule).to(t.device)[t.long()]
+    log_var = expand(added.log(), x_t).to(x_t.dtype).expand_as(x_t)
+    return Gaussian(mean.to(x_t.dtype), log_var)
+
+
+def sample(
+    model: Model,
+    shape: Sequence[int],
+    schedule: Schedule,
+    *,
+    parameterization: str,
+    sampler: str = "ddpm",
+    variance: Variance = "posterior",
+    steps: int | Sequence[int] | None = None,
+    eta: float = 0.0,
+    clip: float | bool | None = None,
+    seed: int = 0,
+    first_index: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draw samples `[B, *dims]` from a model, called in eval mode without gradient.
+
+    Args:
+        model: `model(x_t, t) -> prediction`, or a pair with a log-variance, which `ddpm` then uses.
+        shape: `[B, *dims]`.
+        schedule: the schedule that the model was trained on.
+        parameterization: what the model predicts.
+        sampler: `ddpm` or `ddim`.
+        variance: of `ddpm`: `posterior` (β̃_t), `beta` (β_t) or a `[T'+1]` table, T' = steps walked.
+        steps: how many steps to walk, evenly spaced, or the steps themselves, ending with T; None = all.
+        eta: noise of `ddim`, from 0 (none) to 1 (as `ddpm` with the posterior variance).
+        clip: clamp the predicted x_0 to [−clip, clip]; `True` = 1.0.
+        seed: of the noise.
+        first_index: index of the first sample: `first_index=64` continues a batch of 64.
+        device: default: the model's, else the CPU.
+        dtype: default: the model's, else float32.
+
+    Raises:
+        ValueError: unknown names, a schedule that cannot be walked so, a model output of another shape.
+    """
+    walk = sample_steps(
+        model,
+        shape,
+        schedule,
+        parameterization=parameterization,
+        rule=SamplerRule(sampler, variance, eta, clip),
+        steps=steps,
+        seed=seed,
+        first_index=first_index,
+        device=device,
+        dtype=dtype,
+    )
+    for x_t in walk:
+        last = x_t
+    return last
+
+
+def sample_steps(
+    model: Model,
+    shape: Sequence[int],
+    schedule: Schedule,
+    *,
+    parameterization: str,
+    rule: SamplerRule,
+    steps: int | Sequence[int] | None = None,
+    seed: int = 0,
+    first_index: int = 0,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Iterator[Tensor]:
+    """The walk of `sample`: yields x_T, then x at each step walked, the last of which is the sample (T' + 1 tensors)."""
+    walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
+    device, dtype = _place(model, device, dtype)
+    noise = _SamplerNoise(NoiseStream(seed), tuple(shape), first_index, device, dtype)
+    return _walk(model, walked, noise, parameterization, rule)
+
+
+@dataclass(frozen=True)
+class _SamplerNoise:
+    stream: NoiseStream
+    shape: tuple[int, ...]
+    first_index: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def at(self, step: int) -> Tensor:
+        return self.stream.normal(
+            self.shape,
+            step=step,
+            first_index=self.first_index,
+            use=Use.SAMPLER,
+            device=self.device,
+            dtype=self.dtype,
+        )
+
+
+def _walk(
+    model: Model,
+    schedule: Schedule,
+    noise: _SamplerNoise,
+    parameterization: str,
+    rule: SamplerRule,
+) -> Iterator[Tensor]:
+    x_t = noise.at(0)
+    yield x_t
+    for index in range(schedule.T, 0, -1):
+        t = torch.full((noise.shape[0],), index, dtype=torch.int64, device=noise.device)
+        with evaluation_mode(model):
+            output = model(x_t, schedule.original_timesteps(t))
+        prediction, learned = output if isinstance(output, tuple) else (output, None)
+        reached = step(
+            prediction.to(x_t.dtype), x_t, t, schedule, parameterization=parameterization, rule=rule
+        )
+        log_var = reached.log_var
+        if learned is not None and rule.sampler == "ddpm" and index > 1:
+            log_var = learned.to(x_t.dtype)
+        quiet = index == 1 or (learned is None and rule.added_variance(schedule)[index] == 0)
+        x_t = reached.mean if quiet else reached.mean + torch.exp(0.5 * log_var) * noise.at(index)
+        yield x_t
+
+
+def _pair(
+    prediction: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    parameterization: str,
+    rule: SamplerRule,
+) -> tuple[Tensor, Tensor]:
+    """(x̂_0, ε̂), which together make x_t also where x̂_0 was clipped."""
+    x0 = convert(prediction, x_t, t, schedule, source=parameterization, to="x0")
+    if rule.limit is None:
+        return x0, convert(prediction, x_t, t, schedule, source=parameterization, to="eps")
+    x0 = x0.clamp(-rule.limit, rule.limit)
+    return x0, convert(x0, x_t, t, schedule, source="x0", to="eps")
+
+
+def _direction(t: Tensor, schedule: Schedule, share: float) -> Tensor:
+    """Coefficient of ε̂ in eq. (1) by eq. (2), float64 `[B]`; 0 at t = 1."""
+    before = schedule.lookup("one_minus_alpha_bar", t - 1)
+    fraction = schedule.lookup("beta", t) / schedule.lookup("one_minus_alpha_bar", t)
+    return (before * (1 - share * fraction).clamp(min=0.0)).sqrt()
+
+
+def _chosen(steps: int | Sequence[int], T: int) -> Sequence[int]:
+    """K steps from 1 … T, evenly spaced with 1 and T among them (K = 1: T alone)."""
+    if not isinstance(steps, int):
+        return steps
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps = {steps}; a schedule of T = {T} can be walked in 1 … {T} steps")
+    spaced = torch.linspace(T, 1, steps, dtype=torch.float64).round().long()
+    chosen: list[int] = spaced.flip(0).tolist()
+    return chosen
+
+
+def _place(
+    model: object, device: torch.device | str | None, dtype: torch.dtype | None
+) -> tuple[torch.device, torch.dtype]:
+    """Where samples are made: as asked for, else where and as the model's weights are."""
+    weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if device is None:
+        device = weight.device if weight is not None else "cpu"
+    if dtype is None:
+        dtype = weight.dtype if weight is not None else torch.float32
+    return torch.device(device), dtype

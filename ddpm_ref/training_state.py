@@ -1,0 +1,88 @@
+"""What changes while a network is trained, and nothing else: the part of a run that a checkpoint must keep.
+
+The random numbers are not part of it: `ddpm_ref.batches` computes them from the number of the step.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from ddpm_ref.config import TrainConfig
+from ddpm_ref.network import initialize
+from ddpm_ref.noise import NoiseStream
+from ddpm_ref.optimization import RunningNorm, averaged_model
+from ddpm_ref.schedule import Schedule
+
+_HASHED_AT_ONCE = 1024
+
+
+@dataclass
+class TrainingState:
+    """A run between two steps.
+
+    Attributes:
+        config: the choices.
+        schedule: the noise schedule.
+        shape: of one image, (C, H, W).
+        data_sha256: of the training images, so that a run is not continued on others.
+        network: the weights being trained.
+        ema: their average; `ema.module` is the network to evaluate.
+        optimizer: AdamW with its moments.
+        norm: the yardstick of the clipping.
+        step: how many steps are done.
+    """
+
+    config: TrainConfig
+    schedule: Schedule
+    shape: tuple[int, int, int]
+    data_sha256: str
+    network: nn.Module
+    ema: AveragedModel
+    optimizer: torch.optim.Optimizer
+    norm: RunningNorm
+    step: int = 0
+
+
+def training_dtype(config: TrainConfig) -> torch.dtype:
+    """The dtype of weights and data: float64 where asked for, else float32 (bfloat16 is autocast)."""
+    return torch.float64 if config.precision == "float64" else torch.float32
+
+
+def new_state(config: TrainConfig, shape: tuple[int, int, int], data_sha256: str) -> TrainingState:
+    """The state before the first step; its weights depend on the seed and the network's structure only.
+
+    Args:
+        config: the choices.
+        shape: of one image, (C, H, W).
+        data_sha256: of the training images.
+    """
+    network = config.make_network(channels=shape[0])
+    initialize(network, NoiseStream(config.seed))
+    network = network.to(device=config.device, dtype=training_dtype(config)).train()
+    return TrainingState(
+        config=config,
+        schedule=config.make_schedule(),
+        shape=shape,
+        data_sha256=data_sha256,
+        network=network,
+        ema=averaged_model(network, config.ema_decay),
+        optimizer=torch.optim.AdamW(
+            network.parameters(),
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        ),
+        norm=RunningNorm(config.clip_factor, config.clip_decay),
+    )
+
+
+def content_hash(images: Tensor) -> str:
+    """SHA-256 of shape and values: equal for equal images, whatever their floating-point dtype and device."""
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    for part in images.detach().split(_HASHED_AT_ONCE):
+        digest.update(part.cpu().double().contiguous().numpy().tobytes())
+    return digest.hexdigest()
