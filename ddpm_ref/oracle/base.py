@@ -1,0 +1,149 @@
+r"""What an exact model is: the conditional means of the two unknowns, in every parameterization.
+
+Minimizing a squared error over all functions of x_t gives the conditional mean. For x_t = √ᾱ x_0 + √(1−ᾱ) ε the two unknowns are
+tied by
+
+    x_t = √ᾱ E[x_0 | x_t] + √(1−ᾱ) E[ε | x_t],                                                           (1)
+
+and since every parameterization is a fixed combination y = a·x_0 + b·ε, its optimum is a·E[x_0 | x_t] + b·E[ε | x_t]. (1) yields one
+mean from the other, but at the ends of the schedule only with cancellation: an oracle states both.
+
+E[ε | x_t] is also the score of the noisy data (Tweedie's formula): ∇ ln q(x_t) = −E[ε | x_t]/√(1−ᾱ).            (2)
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.parameterization import PARAMETERIZATIONS, target
+from ddpm_ref.schedule import Schedule
+from ddpm_ref.validation import check_finite, check_floating, check_steps, unknown_name
+
+
+class Oracle(ABC):
+    """A data distribution over examples of shape `dims` with known conditional means."""
+
+    dims: torch.Size
+
+    @property
+    def size(self) -> int:
+        """D, the number of dimensions of one example."""
+        return math.prod(self.dims)
+
+    @abstractmethod
+    def conditional_means(
+        self, x_t: Tensor, signal: Tensor, sigma: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(E[x0 | x_t], E[eps | x_t]) for x_t = signal·x0 + sigma·eps.
+
+        Args:
+            x_t: float64 `[B, D]`.
+            signal: √ᾱ, float64 `[B, 1]`, in [0, 1].
+            sigma: √(1−ᾱ), float64 `[B, 1]`, > 0.
+
+        Returns:
+            Both conditional means, float64 `[B, D]`.
+        """
+
+    def denoise(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        """E[x0 | x_t], the denoiser of least squared error, in x_t's shape and dtype (computed in float64).
+
+        Args:
+            x_t: noisy data `[B, *dims]`.
+            t: steps 1 … T of `schedule`, int64 `[B]`.
+            schedule: the noise schedule.
+
+        Raises:
+            ValueError: x_t has other dims than this distribution, or t lies outside 1 … T.
+        """
+        return self._both(x_t, t, schedule)[0].to(x_t.dtype)
+
+    def model(
+        self, schedule: Schedule, parameterization: str = "eps"
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The perfect network: `model(x_t, timestep) -> prediction` in `parameterization`.
+
+        Like any network it receives the original step index, and maps `schedule.timesteps[t−1]` back to t.
+        """
+        if parameterization not in PARAMETERIZATIONS:
+            raise unknown_name("parameterization", parameterization, PARAMETERIZATIONS)
+
+        def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
+            t = _index_of(timestep, schedule)
+            x0, eps = self._both(x_t, t, schedule)
+            return target(parameterization, x0, eps, t, schedule).to(x_t.dtype)
+
+        return predict
+
+    def _both(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """Conditional means in float64, in x_t's shape."""
+        check_floating(x_t=x_t)
+        self._check_dims(x_t, "x_t")
+        check_steps(t, schedule.T, x_t.shape[0])
+        x0, eps = self.conditional_means(
+            self._flat(x_t),
+            schedule.lookup("sqrt_alpha_bar", t)[:, None],
+            schedule.lookup("sqrt_one_minus_alpha_bar", t)[:, None],
+        )
+        return x0.view(x_t.shape), eps.view(x_t.shape)
+
+    def _flat(self, x: Tensor) -> Tensor:
+        return x.double().reshape(x.shape[0], self.size)
+
+    def _checked_data(self, x0: Tensor) -> Tensor:
+        """Finite data of the right dims, flattened to float64 `[B, D]`."""
+        check_floating(x0=x0)
+        self._check_dims(x0, "x0")
+        check_finite(x0=x0)
+        return self._flat(x0)
+
+    def _check_dims(self, x: Tensor, name: str) -> None:
+        if x.shape[1:] != self.dims:
+            raise ValueError(
+                f"{name} has shape {list(x.shape)}, but this distribution is over examples of shape "
+                f"{list(self.dims)}: pass [B, {', '.join(map(str, self.dims))}]"
+            )
+
+
+def eigensystem(covariance: Tensor, size: int, name: str) -> tuple[Tensor, Tensor]:
+    """Eigenvalues `[D]` and eigenvectors `[D, D]` (columns) of a checked covariance, float64.
+
+    Raises:
+        ValueError: not `[D, D]`, not finite, not symmetric, or with a negative eigenvalue.
+    """
+    matrix = torch.as_tensor(covariance, dtype=torch.float64).detach()
+    if matrix.shape != (size, size):
+        raise ValueError(
+            f"{name} has shape {list(matrix.shape)}, expected [{size}, {size}] for examples of {size} dims: "
+            "torch.diag(variances) makes one from variances"
+        )
+    check_finite(**{name: matrix})
+    scale = max(matrix.abs().max().item(), torch.finfo(torch.float64).tiny)
+    asymmetry = (matrix - matrix.T).abs().max().item()
+    if asymmetry > 1e-6 * scale:
+        raise ValueError(
+            f"{name} differs from its transpose by {asymmetry:.3g}; symmetrize it first"
+        )
+    values, vectors = torch.linalg.eigh(0.5 * (matrix + matrix.T))
+    if values.min().item() < -1e-9 * scale:
+        raise ValueError(
+            f"{name} has the eigenvalue {values.min().item():.3g}; a covariance has none below 0: "
+            "add a multiple of the identity if it came from rounded data"
+        )
+    return values.clamp(min=0), vectors
+
+
+def _index_of(timestep: Tensor, schedule: Schedule) -> Tensor:
+    """t with schedule.timesteps[t−1] = timestep."""
+    known = schedule.timesteps.to(timestep.device)
+    t = torch.searchsorted(known, timestep.long()).clamp(max=schedule.T - 1)
+    if timestep.device.type == "cpu" and not bool((known[t] == timestep).all()):
+        stranger = timestep[known[t] != timestep][0].item()
+        raise ValueError(
+            f"timestep {stranger} is not among the {schedule.T} timesteps of the schedule: "
+            "a model receives schedule.timesteps[t - 1], not the index t of a respaced schedule"
+        )
+    return t + 1
