@@ -137,6 +137,7 @@ class UNet(nn.Module):
         attention: the levels with attention; coarse ones, for its cost grows with (H·W)².
         blocks: residual blocks per level and direction.
         steps: T of the schedule that t indexes, so that the embedding (3) spans the same range for every T.
+        time_input: False holds the embedding at t = 1: the same network, weight for weight, that cannot tell the steps apart.
     """
 
     def __init__(
@@ -147,10 +148,12 @@ class UNet(nn.Module):
         attention: Sequence[int] = (1,),
         blocks: int = 1,
         steps: int = 1000,
+        time_input: bool = True,
     ) -> None:
         super().__init__()
         _check_levels(base, multipliers, attention)
         self.base, self.steps, last = base, steps, len(multipliers) - 1
+        self.time_input = time_input
         embedding = 4 * base
         self.embed = nn.Sequential(
             nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
@@ -172,7 +175,8 @@ class UNet(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Predict from `x_t` `[B, C, H, W]` at the steps `t` `[B]` (1 … `steps`)."""
         self._check_size(x_t)
-        embedding = self.embed(time_embedding(t, self.base, self.steps).to(x_t.dtype))
+        seen = t if self.time_input else torch.ones_like(t)
+        embedding = self.embed(time_embedding(seen, self.base, self.steps).to(x_t.dtype))
         h = self.enter(x_t)
         skips: list[Tensor] = []
         for level in self.down:
