@@ -66,7 +66,13 @@ def packages() -> dict[str, str | None]:
 
 def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether timings of two environments may be compared: equal processor, cores, accelerator."""
-    return all(one.get(key) == other.get(key) for key in ("machine", "accelerator"))
+    return _hardware(one) == _hardware(other)
+
+
+def _hardware(environment: Mapping[str, Any]) -> tuple[object, ...]:
+    machine, accelerator = environment.get("machine") or {}, environment.get("accelerator") or {}
+    keys = ("cpu", "architecture", "cores")
+    return (*(machine.get(key) for key in keys), accelerator.get("name"))
 
 
 def commit_label(environment: Mapping[str, Any]) -> str:

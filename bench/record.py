@@ -7,7 +7,11 @@ reason beside it under a name of its own (`"fd": null, "fd_reason": "arm diverge
 
 **Samples.** Raw measurements that a later `ddpm-bench compare` shall test go into `samples`, one
 `series(…)` per name: its values, their unit, which direction is better, and the labels of the pairs
-(seeds, rounds) where values of two records belong together.
+(seeds, rounds) where values of two records belong together. Other shapes, such as loss curves, may
+lie beside them.
+
+**By convention** `protocol["command"]` says how to measure again; `data["name"]` and
+`data["sha256"]` identify the data.
 
 The JSON Schema is `bench/schema/record.schema.json`.
 """
@@ -47,7 +51,7 @@ class Record:
             `kind` and `protocol` agree.
         data: name, hash, split and attribution of the data set, None where none is used.
         seeds: the seeds that were used.
-        samples: raw samples, name → `series(…)`.
+        samples: raw samples by name: `series(…)`, or any other shape that compare leaves alone.
         results: what was computed from them.
         environment: machine, versions, threads, commit (`bench.environment`).
         created: UTC, ISO 8601, to the second.
@@ -119,10 +123,17 @@ def series(
         pairs: one label per value (a seed, say) where equal labels in two records mean that
             everything but the change was held equal; None for independent samples.
     """
+    if not values:
+        raise ValueError("a series needs at least one value; leave out what was not measured")
     if pairs is not None and len(pairs) != len(values):
         raise ValueError(f"{len(pairs)} pair labels for {len(values)} values; give one per value")
     shape: dict[str, Json] = {"values": [float(v) for v in values], "unit": unit, "better": better}
     return shape if pairs is None else {**shape, "pairs": list(pairs)}
+
+
+def is_series(sample: Json) -> bool:
+    """Whether a sample has the form of `series(…)`."""
+    return isinstance(sample, dict) and {"values", "unit", "better"} <= set(sample)
 
 
 def finite(value: float | None) -> float | None:

@@ -7,6 +7,7 @@ Nothing here needs torch. Everything comes from `scipy.stats`; the choices are:
     interaction_interval(a, b, c, d)    mean of (a−b) − (c−d) over pairs, Student's t
     median_interval(values)             median, from order statistics: free of distribution
     ratio_interval(a, b)                ratio of medians (means, mean squares), bootstrap
+    difference_interval(a, b)           difference of medians (means), bootstrap
     proportion_interval(k, n)           k of n, Clopper and Pearson 1934: exact, so never too narrow
     mann_whitney(a, b)                  p-value: are values of one sample larger?
     sign_test(differences)              p-value: is the median difference zero?
@@ -147,30 +148,31 @@ def ratio_interval(
         level: confidence level.
         seed: of the resampling.
     """
-    above, below = _sample(numerator, "numerator"), _sample(denominator, "denominator")
-    if paired:
-        above, below = _paired(above, below)
     measure = _STATISTICS[statistic]
 
     def ratio(x: NDArray[np.float64], y: NDArray[np.float64], axis: int = -1) -> Any:
         return measure(x, axis) / measure(y, axis)
 
-    estimate, n = float(ratio(above, below)), min(above.size, below.size)
-    if n < 2:
-        return Interval(estimate, None, None, level, n, "no interval: one value")
-    result = stats.bootstrap(
-        (above, below),
-        ratio,
-        paired=paired,
-        confidence_level=level,
-        n_resamples=_RESAMPLES,
-        batch=_BATCH,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = (float(end) for end in result.confidence_interval)
-    method = f"{'paired ' if paired else ''}percentile bootstrap, n = {n}"
-    return Interval(estimate, low, high, level, n, method)
+    above, below = _sample(numerator, "numerator"), _sample(denominator, "denominator")
+    return _bootstrap(above, below, ratio, paired=paired, level=level, seed=seed)
+
+
+def difference_interval(
+    a: Values,
+    b: Values,
+    *,
+    statistic: Statistic = "median",
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Interval:
+    """statistic(a) − statistic(b) of independent samples, percentile bootstrap as above."""
+    measure = _STATISTICS[statistic]
+
+    def difference(x: NDArray[np.float64], y: NDArray[np.float64], axis: int = -1) -> Any:
+        return measure(x, axis) - measure(y, axis)
+
+    first, second = _sample(a, "a"), _sample(b, "b")
+    return _bootstrap(first, second, difference, paired=False, level=level, seed=seed)
 
 
 def proportion_interval(successes: int, trials: int, *, level: float = LEVEL) -> Interval:
@@ -223,6 +225,35 @@ def spread(values: Values) -> Spread:
     share = (high - low) / abs(median) if median else 0.0
     wide = f"the middle half spans {share:.0%} of the median" if share > WIDE_IQR else ""
     return Spread(median, low, high, wide)
+
+
+def _bootstrap(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    statistic: Callable[..., Any],
+    *,
+    paired: bool,
+    level: float,
+    seed: int,
+) -> Interval:
+    if paired:
+        a, b = _paired(a, b)
+    estimate, n = float(statistic(a, b)), min(a.size, b.size)
+    if n < 2:
+        return Interval(estimate, None, None, level, n, "no interval: one value")
+    result = stats.bootstrap(
+        (a, b),
+        statistic,
+        paired=paired,
+        confidence_level=level,
+        n_resamples=_RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = (float(end) for end in result.confidence_interval)
+    method = f"{'paired ' if paired else ''}percentile bootstrap, n = {n}"
+    return Interval(estimate, low, high, level, n, method)
 
 
 def _median(sample: NDArray[np.float64], axis: int) -> Any:

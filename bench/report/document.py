@@ -6,12 +6,14 @@ Every arrow is a pure function: the same records give the same bytes.
 """
 
 import importlib
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, cast
 
 from bench.record import Record
-from bench.report.blocks import Section
+from bench.report.blocks import Note, Section
 
 PARTS = ("verification", "throughput", "study", "bound", "mutation")
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
@@ -47,6 +49,7 @@ class Report:
         verdict: the headlines of all sections, most important first.
         sections: the parts in the order of the page.
         records: what they were computed from, oldest first.
+        broken: a line for each part that could not be computed; its section holds it too.
     """
 
     title: str
@@ -54,6 +57,7 @@ class Report:
     verdict: tuple[Headline, ...]
     sections: tuple[Section, ...]
     records: tuple[Record, ...]
+    broken: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -72,8 +76,8 @@ def build(records: Sequence[Record], parts: Sequence[str] = PARTS) -> Report:
 
     unique = {record.sha256: record for record in records}
     ordered = tuple(sorted(unique.values(), key=lambda r: (r.created, r.kind, r.sha256)))
-    found = {name: _part(name).section(ordered) for name in parts}
-    present = {name: section for name, section in found.items() if section is not None}
+    attempts = {name: _attempt(name, ordered) for name in parts}
+    present = {name: section for name, (section, _) in attempts.items() if section is not None}
     closing = (environment.section(ordered), reproduce.section(ordered))
     return Report(
         title=summary.title(ordered),
@@ -81,7 +85,28 @@ def build(records: Sequence[Record], parts: Sequence[str] = PARTS) -> Report:
         verdict=_verdict(present),
         sections=(*present.values(), *closing),
         records=ordered,
+        broken=tuple(reason for _, reason in attempts.values() if reason),
     )
+
+
+def _attempt(name: str, records: Sequence[Record]) -> tuple[Section | None, str]:
+    """A part's section; where computing it raises, a section that says so, and the reason.
+
+    One record in an unexpected shape must not cost the reader all the others.
+    """
+    part = _part(name)
+    try:
+        return part.section(records), ""
+    except Exception as error:
+        reason = f"{name}: {_reason(error)}"
+        note = Note(f"This part could not be computed: {reason}", "bad")
+        return Section(name.capitalize(), [note], failed=True), reason
+
+
+def _reason(error: Exception) -> str:
+    """Kind, message and place of an error, without a path."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
 def _part(name: str) -> Part:

@@ -56,7 +56,7 @@ def standalone(figure: Figure) -> str:
     dark = ";".join(f"--series-{i}:{color}" for i, color in enumerate(DARK_PALETTE))
     style = (
         "<style>@media (prefers-color-scheme: dark){svg{"
-        f"--ink:#e6e9ed;--muted:#a2abb6;--rule:#363d46;--page:#15181c;{dark}"
+        f"--ink:#e6e9ed;--muted:#a2abb6;--rule:#2e343c;--page:#15181c;{dark}"
         "}}</style>"
     )
     head, _, body = svg(figure).partition(">")
