@@ -79,8 +79,10 @@ def _run(words: list[str]) -> int:
         print(f"{PROGRAM} {_version()}")
         return 0
     name = words[0]
+    if name.startswith("-"):
+        raise unknown("option", name, ("--help", "--version"))
     if name not in COMMANDS:
-        raise unknown("option" if name.startswith("-") else "command", name, COMMANDS)
+        raise unknown("command", name, COMMANDS)
     try:
         command = _load(name)
         return command.run(_parse(name, command, words[1:]))

@@ -162,8 +162,8 @@ def _compiler() -> str | None:
 def _threads() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     counts = {
-        "torch": torch.get_num_threads() if torch else None,
-        "torch_interop": torch.get_num_interop_threads() if torch else None,
+        "intra_op": torch.get_num_threads() if torch else None,
+        "inter_op": torch.get_num_interop_threads() if torch else None,
     }
     return counts | {name: os.environ.get(name) for name in _THREAD_VARIABLES}
 

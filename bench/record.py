@@ -181,7 +181,6 @@ def save(record: Record, directory: str | os.PathLike[str]) -> Path:
         allow_nan=False,
         ensure_ascii=False,
         indent=1,
-        sort_keys=True,
     )
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".record-", text=True)
     with os.fdopen(handle, "w", encoding="utf-8") as file:

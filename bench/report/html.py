@@ -16,7 +16,7 @@ from bench.report.blocks import Block, Cell, Figure, Table
 from bench.report.document import Report
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_NUMBER = re.compile(r"[<>≤≥≈±~]?\s*[-−+]?\s*(\d|∞)|–$|—$|$")
+_NUMBER = re.compile(r"[<>≤≥≈±~×]?\s*[-−+]?\s*(\d|∞)|–$|—$|$")
 _MARKUP = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),

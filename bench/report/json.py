@@ -15,7 +15,7 @@ SCHEMA = "ddpm-bench.report/1"
 
 
 def render(report: Report) -> str:
-    """The report as JSON text: keys sorted, no NaN, equal for equal records."""
+    """The report as JSON text: strict, verdict first, equal for equal records."""
     content = {
         "schema": SCHEMA,
         "title": report.title,
@@ -37,7 +37,6 @@ def render(report: Report) -> str:
             allow_nan=False,
             ensure_ascii=False,
             indent=1,
-            sort_keys=True,
         )
         + "\n"
     )
