@@ -143,7 +143,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{os.fspath(path)!r} is not a checkpoint: {str(error).splitlines()[0]}; "
+            f"{os.fspath(path)!r} is not a checkpoint ({type(error).__name__} on reading it): "
             "pass a file that save_checkpoint (or `ddpm-bench train`) wrote"
         ) from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:

@@ -12,7 +12,7 @@ depends on t through q(x_t | x_0) = N(√ᾱ_t x_0, (1−ᾱ_t) I), even for the
 a different multiple of x_t at every t. A network without t can only answer with an average over the steps that could
 have produced x_t (`ArticleDenoiser` is one, and says what that costs). `UNet` receives t as a sinusoidal embedding,
 
-    e(t)_{2i} = sin(1000 t/T · 10000^{−2i/D}),    e(t)_{2i+1} = cos(…)   (Vaswani et al. 2017, section 3.5),   (3)
+    e(t)_i = sin(1000 t/T · 10000^{−2i/D}),   e(t)_{i+D/2} = cos(…),   i < D/2   (Vaswani et al. 2017, section 3.5),   (3)
 
 added to the features of every residual block (Ho et al. 2020, appendix B).
 
