@@ -84,6 +84,7 @@ def test_pairs_see_what_the_scatter_between_seeds_hides():
     others = [12, 14, 16, 18]
     assert _verdicts(compare(study(base, seeds), study(small, others))) == {"ε": "within noise"}
     shuffled = compare(study(base, seeds), study(small[::-1], seeds[::-1]))
+    assert shuffled.changes[0].verdict == "worse"
     assert shuffled.changes[0].effect.estimate == pytest.approx(0.0105)
 
 

@@ -49,13 +49,13 @@ def _section(records):
         Note(SENTENCES["note"], "warn"),
         Table(
             ["arm", "Δ", "diverged"],
-            [["a|b", SENTENCES["cell"], Cell(SENTENCES["toned"], "bad", hint="hinted")]],
+            [["a|b", SENTENCES["cell"], Cell(SENTENCES["toned"], "bad", hint='"hinted" <b>')]],
             SENTENCES["caption"],
         ),
         Figure("curves", _draw, SENTENCES["figure"], alt='A "falling" curve'),
         Figure("again", _draw, "Twice"),
         Fold(SENTENCES["fold"], [Table(["x"], [[SENTENCES["folded"]]])]),
-        Code(SENTENCES["code"]),
+        Code(SENTENCES["code"] + " <script> && true"),
     ]
     return Section(
         "The study", blocks, data={"x": [1.0, None]}, headlines=[SENTENCES["headline"] + "."]
@@ -146,6 +146,12 @@ def test_html_is_well_formed_and_self_contained(files):
 def test_html_has_light_dark_phone_and_print(files):
     for rule in ("prefers-color-scheme: dark", "max-width: 40rem", "@media print", "width=device"):
         assert rule in files["report.html"]
+
+
+def test_what_a_record_says_is_text_and_never_markup(files):
+    assert "digits &lt;script&gt; &amp;&amp; true" in files["report.html"]
+    assert 'title="&#34;hinted&#34; &lt;b&gt;"' in files["report.html"]
+    assert "&lt;&amp;&gt; <code>code</code>" in files["report.html"]
 
 
 def test_verdict_comes_first(files):
