@@ -152,7 +152,8 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         _check_levels(base, multipliers, attention)
-        self.base, self.steps, last = base, steps, len(multipliers) - 1
+        self.base, self.steps, self.time_input = base, steps, time_input
+        last = len(multipliers) - 1
         self.time_input = time_input
         embedding = 4 * base
         self.embed = nn.Sequential(
