@@ -50,10 +50,8 @@ class Case:
 
     def gradient(self) -> Tensor:
         """∂ mean(losses)/∂ prediction."""
-        self.prediction.grad = None
-        self.losses().mean().backward()
-        assert self.prediction.grad is not None
-        return self.prediction.grad
+        (gradient,) = torch.autograd.grad(self.losses().mean(), self.prediction)
+        return gradient
 
     def truth(self) -> tuple[Tensor, Tensor]:
         """Losses `[B]` and gradient in float64."""

@@ -1,0 +1,71 @@
+"""`ddpm-bench throughput`: the benchmark suite and the contest, each to a record."""
+
+import argparse
+import os
+
+from bench.errors import at_least, writable_directory
+
+HELP = """Time q_sample, loss, training, sampling, bound and Fréchet distance, each proven right just before.
+
+Two parts, each a record: the suite (pytest --benchmark, every case for itself) and the contest (our fused noise
++ q_sample against the fastest other way, taking turns in one process)."""
+_PARTS = ("suite", "contest")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--only", choices=_PARTS, help="run one of the two parts")
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        nargs="+",
+        help="thread counts, each measured in processes of its own (default: 1, and all cores)",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--shapes", nargs="+", metavar="BxCxHxW", help="shapes of the contest (default: two)"
+    )
+    parser.add_argument("--rounds", type=at_least(2), default=61, help="turns in the contest")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="time for each case of the suite"
+    )
+    parser.add_argument(
+        "--scaling",
+        type=float,
+        metavar="ELEMENTS",
+        help="add the curve from 1e4 up to this many elements; 1e8 needs 3 GiB",
+    )
+    parser.add_argument("--select", default="", metavar="EXPRESSION", help="pytest -k of the suite")
+    parser.add_argument("--out", default="reports/records", help="folder for the records")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure and write the records; 1 where a case was wrong or broke."""
+    from bench.record import save
+    from bench.throughput.contest import ContestPlan, contest_record, sentences
+    from bench.throughput.problem import parse_shape
+    from bench.throughput.suite import SuitePlan, failures, suite_record
+
+    out = writable_directory(arguments.out)
+    threads = tuple(arguments.threads or sorted({1, os.cpu_count() or 1}))
+    shapes = tuple(arguments.shapes or ContestPlan().shapes)
+    for shape in shapes:
+        parse_shape(shape)
+    status = 0
+    if arguments.only != "contest":
+        for count in threads:
+            plan = SuitePlan(
+                arguments.device, count, arguments.seconds, arguments.scaling, arguments.select
+            )
+            record = suite_record(plan)
+            print(f"suite, {count} threads: {save(record, out)}")
+            for failure in failures(record):
+                print(f"  failed: {failure}")
+                status = 1
+    if arguments.only != "suite":
+        contest = ContestPlan(shapes, threads, arguments.rounds, arguments.device)
+        record = contest_record(contest)
+        print(f"contest: {save(record, out)}")
+        for case in record.results["contests"]:
+            print("\n".join(sentences(case)))
+    return status

@@ -1,0 +1,347 @@
+"""The section "Throughput": the contest, every case of the suite, the scaling curve, the GPU.
+
+Of several records of one kind the latest counts for each device and thread count; older ones are for `compare`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.record import Record
+from bench.report.blocks import (
+    Block,
+    Cell,
+    Figure,
+    Fold,
+    Note,
+    Paragraph,
+    Section,
+    Table,
+)
+from bench.report.figures import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
+
+Row = Mapping[str, Any]
+
+_METHOD = (
+    "Drawing the noise and forming x_t is overhead in every training step. Each way was checked right before it was "
+    "timed, at the shape and in the dtype that were timed: ours against the definition bit for bit, the others "
+    "against √ᾱ x₀ + √(1−ᾱ) ε in float64. In the contest all take turns in one process, in random order, "
+    "and the ratio of medians has a paired bootstrap interval over rounds."
+)
+_FRACTION = (
+    "**copy fraction**: the bytes that no way can avoid (x₀ read, x_t and ε written) per second, as a share of the bytes "
+    "per second of a copy of the same size in the same run; **bytes/element**: what this way moves, intermediate "
+    "results included; **compile**: the first call's extra time, with a cold cache."
+)
+_NO_GPU = "GPU: not measured here. `ddpm-bench gpu-visit` on a machine with a GPU makes the record."
+
+
+def section(records: Sequence[Record]) -> Section | None:
+    """What was measured about speed; None where nothing was."""
+    suites = _latest(records, SUITE, lambda r: (r.protocol["device"], r.protocol["threads"]))
+    contests = _latest(records, CONTEST, lambda r: r.protocol["device"])
+    visits = _latest(records, GPU, lambda r: r.results["device"])
+    if not suites and not contests and not visits:
+        return None
+    cases = [case for record in contests for case in record.results["contests"]]
+    rows = [row for record in suites for row in record.results["rows"]]
+    missing = [dict(m) for record in suites for m in record.results["not_measured"]]
+    gpu = [case for record in visits for case in record.results["contests"]]
+    blocks: list[Block] = [
+        Paragraph(_METHOD),
+        *_contest_blocks(cases),
+        *_suite_blocks(rows),
+        *_gpu_blocks(visits),
+        *_drift_notes(suites),
+        *_missing_blocks(missing, [*cases, *gpu]),
+    ]
+    wrong = [m for m in missing if m["outcome"] == "failed"]
+    bits_differ = any(not record.results["bits_equal"] for record in visits)
+    return Section(
+        title="Throughput",
+        blocks=blocks,
+        data={"contests": cases, "suite": rows, "gpu": gpu, "not_measured": missing},
+        headlines=[_headline(case) for case in _widest([*cases, *gpu])],
+        failed=bool(wrong) or bits_differ,
+    )
+
+
+def _latest(
+    records: Iterable[Record], kind: str, key: Callable[[Record], object]
+) -> tuple[Record, ...]:
+    found: dict[object, Record] = {}
+    for record in sorted(records, key=lambda r: (r.created, r.sha256)):
+        if record.kind == kind:
+            found[key(record)] = record
+    return tuple(found.values())
+
+
+def _widest(cases: Sequence[Row]) -> list[Row]:
+    """For each device the case with most threads, and of these the largest."""
+    best: dict[str, Row] = {}
+    for case in cases:
+        if "speed_up" in case:
+            held = best.get(case["device"])
+            size = (case["threads"], case["elements"])
+            if held is None or size > (held["threads"], held["elements"]):
+                best[case["device"]] = case
+    return list(best.values())
+
+
+def _headline(case: Row) -> str:
+    ratio = case["speed_up"]
+    where = _threads(case["threads"]) if case["device"] == "cpu" else "the GPU"
+    interval = f"95 % interval {ratio['low']:.1f} to {ratio['high']:.1f}"
+    if ratio["low"] > 1:
+        says = f"{ratio['estimate']:.1f} × as fast as the fastest other way"
+    elif ratio["high"] < 1:
+        says = f"slower than the fastest other way ({ratio['estimate']:.2f} × its speed)"
+    else:
+        says = "within noise of the fastest other way"
+    return (
+        f"Noising a batch of {_shape(case)} on {where}, `{case['candidate']}` is {says}, "
+        f"{case['fastest_opponent']} ({interval})."
+    )
+
+
+def _contest_blocks(cases: Sequence[Row]) -> list[Block]:
+    if not cases:
+        return []
+    return [_contest_table(cases, "Contest: noise + q_sample"), _contest_figure(cases)]
+
+
+def _contest_table(cases: Sequence[Row], caption: str) -> Table:
+    """One column per case, one row per contender, then what follows from them."""
+    names = list(dict.fromkeys(row["contender"] for case in cases for row in case["rows"]))
+    body: list[list[str | Cell]] = [
+        [
+            f"`{name}`" if name == cases[0]["candidate"] else name,
+            *(_ns(case, name) for case in cases),
+        ]
+        for name in names
+    ]
+    for label, key in (
+        ("speed-up over the fastest other way", "speed_up"),
+        ("time as a multiple of cloning x₀", "clone_multiple"),
+        ("time as a multiple of copying x₀ in place", "copy_multiple"),
+    ):
+        body.append([Cell(label, "strong"), *(_interval(case.get(key)) for case in cases)])
+    body.append(["fastest other way", *(str(case.get("fastest_opponent", "")) for case in cases)])
+    fractions = [
+        f"{case['copy_fraction']:.0%}" if "copy_fraction" in case else "–" for case in cases
+    ]
+    body.append(["copy fraction", *fractions])
+    header = ["ns per element", *(f"{_shape(case)}, {_threads(case['threads'])}" for case in cases)]
+    return Table(
+        header, body, f"{caption}, {cases[0]['dtype']}. Medians over rounds; 95 % intervals."
+    )
+
+
+def _ns(case: Row, name: str) -> str | Cell:
+    for row in case["rows"]:
+        if row["contender"] == name:
+            text = _digits(row["ns_per_element"])
+            return Cell(text, "strong") if name == case["candidate"] else text
+    reasons = [m["reason"] for m in case["not_measured"] if m["contender"] == name]
+    return Cell("–", "muted", "; ".join(reasons))
+
+
+def _contest_figure(cases: Sequence[Row]) -> Figure:
+    largest = max(cases, key=lambda case: (case["elements"], case["threads"]))
+    rows = sorted(largest["rows"], key=lambda row: float(row["ns_per_element"]))
+    title = f"{_shape(largest)} {largest['dtype']}, {_threads(largest['threads'])}"
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.add_subplot()
+        ours = [row["contender"] == largest["candidate"] for row in rows]
+        axes.barh(
+            [row["contender"] for row in rows],
+            [row["ns_per_element"] for row in rows],
+            color=[PALETTE[0] if own else PALETTE[6] for own in ours],
+            height=0.6,
+        )
+        for place, row in enumerate(rows):
+            text = f" {_digits(row['ns_per_element'])}"
+            axes.text(row["ns_per_element"], place, text, va="center", fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("ns per element")
+        axes.set_title(title)
+
+    said = ", ".join(f"{row['contender']} {_digits(row['ns_per_element'])}" for row in rows)
+    return Figure(
+        "throughput-contest",
+        draw,
+        f"Time to draw the noise and form x_t, {title}; copies of x₀ for comparison.",
+        alt=f"Nanoseconds per element: {said}.",
+        size=(7.0, 0.6 + 0.32 * len(rows)),
+    )
+
+
+def _suite_blocks(rows: Sequence[Row]) -> list[Block]:
+    blocks: list[Block] = []
+    elements = [r for r in rows if r["item"] == "element" and not _scales(r)]
+    if elements:
+        blocks += [_element_table(elements), Paragraph(_FRACTION)]
+    if curve := [row for row in rows if _scales(row)]:
+        blocks.append(_scaling_figure(curve))
+    if others := [row for row in rows if row["item"] != "element"]:
+        blocks.append(_item_table(others))
+    return blocks
+
+
+def _scales(row: Row) -> bool:
+    return str(row["name"]).startswith("test_scaling")
+
+
+def _element_table(rows: Sequence[Row]) -> Table:
+    header = [
+        "way", "what", "shape", "threads", "ns/element", "quartiles", "copy fraction",
+        "bytes/element", "compile, s", "peak, MiB",
+    ]  # fmt: skip
+    body: list[list[str | Cell]] = [
+        [
+            str(row["contender"]),
+            str(row["group"]).partition(f" {row['shape']}")[0],
+            f"{row['shape'].replace('x', ' × ')} {row['dtype']}",
+            str(row["threads"]),
+            Cell(_digits(row["ns_per_item"]), "strong", str(row["verified"])),
+            _quartiles(row),
+            f"{row['copy_fraction']:.0%}" if row["copy_fraction"] is not None else "–",
+            _number(row["bytes_per_element"]),
+            _number(row["compile_seconds"]),
+            _mebibytes(row["peak_memory_bytes"]),
+        ]
+        for row in rows
+    ]
+    return Table(header, body, "Noising a batch, each way for itself.")
+
+
+def _item_table(rows: Sequence[Row]) -> Table:
+    header = ["what", "case", "batch", "threads", "time per item", "items/s", "peak, MiB"]
+    body: list[list[str | Cell]] = [
+        [
+            str(row["group"]),
+            str(row["contender"]),
+            f"{row['shape'].replace('x', ' × ')} {row['dtype']}",
+            str(row["threads"]),
+            Cell(f"{_digits(row['ns_per_item'] / 1e3)} µs/{row['item']}", "plain", row["verified"]),
+            _digits(row["items_per_second"]),
+            _mebibytes(row["peak_memory_bytes"]),
+        ]
+        for row in rows
+    ]
+    return Table(header, body, "Losses, training, sampling, bound and Fréchet distance.")
+
+
+def _scaling_figure(rows: Sequence[Row]) -> Figure:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        label = f"{row['contender']}, {_threads(row['threads'])}"
+        curves.setdefault(label, []).append((row["items"], row["ns_per_item"]))
+
+    def draw(canvas: "Canvas") -> None:
+        axes = canvas.add_subplot()
+        for label, points in curves.items():
+            sizes, times = zip(*sorted(points), strict=True)
+            axes.plot(sizes, times, marker="o", markersize=3, label=label)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("elements of x₀")
+        axes.set_ylabel("ns per element")
+        axes.legend(fontsize=8)
+
+    ends = "; ".join(
+        f"{label}: {_digits(min(points)[1])} at {min(points)[0]:.0e}, "
+        f"{_digits(max(points)[1])} at {max(points)[0]:.0e}"
+        for label, points in curves.items()
+    )
+    return Figure(
+        "throughput-scaling",
+        draw,
+        "Noise + q_sample from batches that fit into caches to batches that do not: small ones pay for the call, "
+        "large ones for memory.",
+        alt=f"Nanoseconds per element against elements. {ends}.",
+    )
+
+
+def _gpu_blocks(visits: Sequence[Record]) -> list[Block]:
+    if not visits:
+        return [Note(_NO_GPU, "muted")]
+    blocks: list[Block] = []
+    for record in visits:
+        results = record.results
+        equal = sum(not (b["different_noise"] or b["different_x_t"]) for b in results["bits"])
+        blocks += [
+            Paragraph(
+                f"**{results['device']}**: the provider was built and called in {results['build_seconds']:.1f} s; "
+                f"noise and x_t equal the definition on the CPU bit for bit in {equal} of "
+                f"{len(results['bits'])} cases (dtype × shape × place in the stream)."
+            ),
+            _contest_table(results["contests"], f"Contest on {results['device']}"),
+        ]
+    return blocks
+
+
+def _drift_notes(suites: Sequence[Record]) -> list[Block]:
+    return [
+        Note(f"{_threads(r.protocol['threads'])}: {r.results['calibration']['warning']}.", "warn")
+        for r in suites
+        if r.results["calibration"]["warning"]
+    ]
+
+
+def _missing_blocks(missing: Sequence[Row], cases: Sequence[Row]) -> list[Block]:
+    lines = {(m["name"], m["outcome"], m["reason"]) for m in missing}
+    lines |= {
+        (f"{m['contender']} in the contest on {case['device']}", "skipped", m["reason"])
+        for case in cases
+        for m in case["not_measured"]
+    }
+    if not lines:
+        return []
+    body = [
+        [name, Cell(outcome, "bad" if outcome == "failed" else "muted"), reason]
+        for name, outcome, reason in sorted(lines)
+    ]
+    return [Fold("What was not measured, and why", [Table(["case", "outcome", "reason"], body)])]
+
+
+def _shape(case: Row) -> str:
+    sizes: str = case["shape"].replace("x", ", ")
+    return f"[{sizes}]"
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _interval(ratio: Row | None) -> str | Cell:
+    if ratio is None:
+        return Cell("–", "muted")
+    return Cell(f"{ratio['estimate']:.1f} × ({ratio['low']:.1f} … {ratio['high']:.1f})", "strong")
+
+
+def _quartiles(row: Row) -> str:
+    scale = 1e9 / row["items"]
+    return f"{_digits(row['low_quartile'] * scale)} … {_digits(row['high_quartile'] * scale)}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits without an exponent: 0.312, 5.30, 1,230."""
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _mebibytes(value: int | None) -> str:
+    return "–" if value is None else f"{value / 2**20:.1f}"
