@@ -66,7 +66,8 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
     inner = torch.linalg.eigvalsh(root @ cov2.double() @ root)
     cross = inner.clamp(min=0).sqrt().sum()
     shift = (mean1.double() - mean2.double()).square().sum()
-    return (shift + cov1.double().trace() + cov2.double().trace() - 2 * cross).clamp(min=0)
+    squared: Tensor = shift + cov1.double().trace() + cov2.double().trace() - 2 * cross
+    return squared.clamp(min=0)
 
 
 class Pca(nn.Module):

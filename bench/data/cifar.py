@@ -39,8 +39,7 @@ _PUBLISHED = {
 
 def _rebuild_array() -> Callable[..., Any]:
     """NumPy's own array rebuilder, under whichever module name this release keeps it."""
-    rebuild = np.empty(0).__reduce__()[0]
-    assert callable(rebuild)
+    rebuild: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
     return rebuild
 
 

@@ -12,10 +12,10 @@ platform up to the rounding of one Cholesky product.
 import math
 
 import torch
-from ddpm_ref.noise import NoiseStream, Use
 from torch import Tensor
 
 from bench.data.dataset import DataSet, content_hash
+from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.oracle import GaussianOracle, MixtureOracle
 
 SIZE = 8
@@ -43,7 +43,8 @@ def field_covariance(size: int, *, scale: float, length: float, nugget: float) -
 def _wave(horizontal: float, vertical: float) -> Tensor:
     axis = torch.arange(SIZE, dtype=torch.float64) / SIZE
     phase = horizontal * axis[None, :] + vertical * axis[:, None]
-    return 0.5 * torch.cos(2 * math.pi * phase)[None]
+    wave: Tensor = 0.5 * torch.cos(2 * math.pi * phase)[None]
+    return wave
 
 
 def gaussian_oracle() -> GaussianOracle:
@@ -68,7 +69,7 @@ def _fields(covariance: Tensor, count: int) -> Tensor:
 def _parts(
     name: str, draws: Tensor, counts: tuple[int, int, int], oracle: GaussianOracle | MixtureOracle
 ) -> DataSet:
-    train, tune, heldout = draws.float().split(counts)
+    train, tune, heldout = torch.split(draws.float(), list(counts))
     return DataSet(
         name=name,
         train=train,
