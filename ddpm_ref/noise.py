@@ -43,6 +43,10 @@ as where u → 0, out to r = √(2n ln 2): 6.66 for 32 bits. Angle and sign toge
 artanh(q)/q, sin(πx)/x and cos(πx)/(¼ − x²) are polynomials in q² and x² (`_SINGLE`, `_DOUBLE`), minimax for the relative
 error of r² and the absolute errors of sine and cosine: below 1.8e-7 (which √ halves), 8e-9 and 6e-8 in float32, below
 5e-17, 2e-17 and 5e-18 in float64. The factor ¼ − x² keeps the cosine's zeros exact.
+√ is correctly rounded in float32. A float64 root is a float32 root s and one step of third order,
+
+    √w ≈ s + (δ − δ²/2s),  δ = (w − s²)/2s  (s² is exact, the rest of the series is below 1e-21).                      (7)
+
 With rounding, |z − exact| ≤ 1e-6 max(1, |z|) in float32 and 1e-15 max(1, |z|) in float64. bf16 and fp16 are the float32
 numbers rounded to nearest even.
 
@@ -355,7 +359,18 @@ def _radius(a: Tensor, constants: _Transform) -> Tensor:
     tau = (1 - mantissa).to(constants.dtype)
     q = tau / (2 - tau)
     series = _polynomial(constants.artanh, q * q) * q
-    return torch.sqrt(k * constants.two_log_two + series)
+    return _square_root(k * constants.two_log_two + series)
+
+
+def _square_root(w: Tensor) -> Tensor:
+    """√w with the same bits everywhere: torch's own may be a vector library's that is off by a unit in the last place."""
+    # No float32 has a root within 2⁻⁵¹ (relative) of the middle between two float32: rounding a float64 root is exact.
+    single = torch.sqrt(w.to(torch.float32).to(torch.float64)).to(torch.float32)
+    if w.dtype == torch.float32:
+        return single
+    root = single.to(torch.float64)
+    step = (w - root * root) / (2 * root)
+    return root + (step - step * step / (2 * root))  # eq. (7)
 
 
 def _polynomial(coefficients: Sequence[float], y: Tensor) -> Tensor:
