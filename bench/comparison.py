@@ -7,10 +7,13 @@ Every series that both records hold is tested (`bench.record.series`):
 
 A change is called better or worse only if its p-value, adjusted for the number of series tested
 (Holm 1979), is below 5 %, **and** its 95 % interval lies on one side of "no change". For times a
-third condition is added: repeated runs of a program differ by more than the rounds within one run
-do. A fixed piece of work timed before and after (`bench.calibration`, kept in
-`results["calibration"]`) tells how fast the machine itself was; a change of time must lie outside
-what the machine's own parts changed by.
+third condition is added, because repeated runs of a program differ by more than the rounds within
+one run scatter. The interval must lie outside the range that the machine's own unsteadiness spans:
+
+- what a fixed piece of work, timed before and after (`bench.calibration`, kept in
+  `results["calibration"]`), changed by between the two records;
+- times the drift within a run: the largest ratio between the medians of `BLOCKS` consecutive blocks
+  of rounds, in either record.
 
 A law that held and fails now is worse, without any test: laws do not scatter.
 """
@@ -21,9 +24,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bench.environment import same_machine
-from bench.errors import UsageError
-from bench.record import Record, is_series
+from bench.comparability import (
+    NotComparableError,
+    check_comparable,
+    conditions,
+    is_time,
+    testable,
+)
+from bench.record import Record
 from bench.statistics import (
     LEVEL,
     Interval,
@@ -38,12 +46,9 @@ from bench.statistics import (
 Verdict = Literal["better", "worse", "changed", "within noise", "not tested"]
 Relation = Literal["difference", "ratio"]
 
-_NOT_PROTOCOL = ("command",)
+BLOCKS = 5
+"""Blocks of rounds whose medians tell how steady a run was."""
 _ALPHA = 1 - LEVEL
-
-
-class NotComparableError(UsageError):
-    """The records measure different things: no number of one may stand beside one of the other."""
 
 
 @dataclass(frozen=True)
@@ -106,86 +111,23 @@ def compare(old: Record, new: Record) -> Comparison:
     Raises:
         NotComparableError: they are not, with what differs.
     """
-    _check(old, new)
-    before, after = _series(old), _series(new)
+    check_comparable(old, new)
+    before, after = testable(old), testable(new)
     names = [name for name in before if name in after]
     if not names and not _laws(old) and not _laws(new):
         raise NotComparableError("the records have no series in common: there is nothing to test")
     raw = [_test(name, before[name], after[name]) for name in names]
-    drift = _drift(old, new)
+    machine = _machine_change(old, new)
+    unsteady = {name: _widened(machine, before[name], after[name]) for name in names}
     return Comparison(
         changes=tuple(
-            _judge(change, after[change.name]["better"], drift) for change in _adjust(raw)
+            _judge(change, after[change.name]["better"], unsteady[change.name])
+            for change in _adjust(raw)
         ),
         laws=_law_changes(_laws(old), _laws(new)),
-        conditions=_conditions(old.environment, new.environment),
+        conditions=conditions(old.environment, new.environment),
         missing=_missing(old, new),
     )
-
-
-def _check(old: Record, new: Record) -> None:
-    if old.kind != new.kind:
-        raise NotComparableError(
-            f"not comparable: one record is of kind {old.kind!r}, the other {new.kind!r}; "
-            "give two records of one kind"
-        )
-    different = _differences(_protocol(old), _protocol(new))
-    if different:
-        raise NotComparableError(
-            f"not comparable: the protocols differ in {'; '.join(different)}; "
-            "measure both with the same settings"
-        )
-    if _data_hash(old) != _data_hash(new):
-        raise NotComparableError(
-            "not comparable: the data differ; measure both on the same data set"
-        )
-    if _has_times(old, new) and not same_machine(old.environment, new.environment):
-        raise NotComparableError(
-            "not comparable: times from different machines "
-            f"({_machine(old)} and {_machine(new)}); measure both on one"
-        )
-
-
-def _series(record: Record) -> dict[str, dict[str, Any]]:
-    """The samples that can be tested; a record may hold others, such as loss curves."""
-    return {name: s for name, s in record.samples.items() if is_series(s)}
-
-
-def _protocol(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in record.protocol.items() if key not in _NOT_PROTOCOL}
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    keys = dict.fromkeys([*old, *new])
-    return [
-        f"{key} ({_short(old.get(key))} → {_short(new.get(key))})"
-        for key in keys
-        if old.get(key) != new.get(key)
-    ]
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
-
-
-def _data_hash(record: Record) -> object:
-    return None if record.data is None else record.data.get("sha256", record.data)
-
-
-def _has_times(old: Record, new: Record) -> bool:
-    return any(is_time(s["unit"]) for record in (old, new) for s in _series(record).values())
-
-
-def is_time(unit: str) -> bool:
-    """Whether a unit depends on how fast a machine is: s, ms, ns/element, items/s, …."""
-    return bool({"s", "ms", "us", "μs", "µs", "ns"} & set(unit.replace("/", " ").split()))
-
-
-def _machine(record: Record) -> str:
-    machine = record.environment.get("machine") or {}
-    accelerator = record.environment.get("accelerator") or {}
-    return str(accelerator.get("name") or f"{machine.get('cpu')}, {machine.get('cores')} cores")
 
 
 def _test(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Change:
@@ -221,7 +163,7 @@ def _adjust(changes: Sequence[Change]) -> list[Change]:
     return [change if change.p is None else replace(change, p=next(adjusted)) for change in changes]
 
 
-def _drift(old: Record, new: Record) -> tuple[float, float]:
+def _machine_change(old: Record, new: Record) -> tuple[float, float]:
     """Least and greatest factor by which the machine's own parts slowed down, 1 included."""
     before, after = _fixed_work(old), _fixed_work(new)
     factors = [after[part] / before[part] for part in before if part in after]
@@ -230,19 +172,36 @@ def _drift(old: Record, new: Record) -> tuple[float, float]:
 
 def _fixed_work(record: Record) -> dict[str, float]:
     """Part of the calibration → seconds, the mean of before and after the measurement."""
-    runs = (record.results.get("calibration") or {}).values()
+    calibration = record.results.get("calibration") or {}
+    runs = [calibration[when] for when in ("before", "after") if when in calibration]
     parts = {part for run in runs for part in run}
     return {part: float(np.mean([run[part] for run in runs if part in run])) for part in parts}
 
 
-def _judge(change: Change, better: str, drift: tuple[float, float]) -> Change:
+def _widened(
+    change: tuple[float, float], old: Mapping[str, Any], new: Mapping[str, Any]
+) -> tuple[float, float]:
+    """The machine's change, widened by the drift within the less steady of the two runs."""
+    drift = max(drift_within(old["values"]), drift_within(new["values"]))
+    return change[0] / drift, change[1] * drift
+
+
+def drift_within(values: Sequence[float]) -> float:
+    """Largest ratio between medians of `BLOCKS` consecutive blocks; 1 for fewer than two a block."""
+    if len(values) < 2 * BLOCKS or min(values) <= 0:
+        return 1.0
+    medians = [float(np.median(block)) for block in np.array_split(np.asarray(values), BLOCKS)]
+    return max(medians) / min(medians)
+
+
+def _judge(change: Change, better: str, unsteady: tuple[float, float]) -> Change:
     if change.p is None:
         return replace(change, remark="too few values for a test")
     neutral = 1.0 if change.relation == "ratio" else 0.0
     if change.p >= _ALPHA or not change.effect.excludes(neutral):
         return replace(change, verdict="within noise")
-    if change.relation == "ratio" and is_time(change.unit) and _explained(change, drift):
-        remark = f"the machine itself slowed by {drift[0]:.3g} … {drift[1]:.3g}"
+    if change.relation == "ratio" and is_time(change.unit) and _explained(change, unsteady):
+        remark = f"the machine itself varied by ×{unsteady[0]:.3g} … ×{unsteady[1]:.3g}"
         return replace(change, verdict="within noise", remark=remark)
     rose = change.effect.estimate > neutral
     if better == "neither":
@@ -250,9 +209,9 @@ def _judge(change: Change, better: str, drift: tuple[float, float]) -> Change:
     return replace(change, verdict="better" if rose == (better == "higher") else "worse")
 
 
-def _explained(change: Change, drift: tuple[float, float]) -> bool:
-    """Whether the interval reaches into the range of the machine's own change."""
-    low, high = drift
+def _explained(change: Change, unsteady: tuple[float, float]) -> bool:
+    """Whether the interval reaches into the range of the machine's own unsteadiness."""
+    low, high = unsteady
     if change.unit.endswith("/s"):  # a rate falls where a time rises
         low, high = 1 / high, 1 / low
     ends = change.effect.low, change.effect.high
@@ -284,16 +243,8 @@ def _law_verdict(old: str, new: str) -> Verdict:
     return "worse" if old == "pass" and new in ("fail", "error") else "changed"
 
 
-def _conditions(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[str, ...]:
-    flat = [{**e, **e.get("packages", {}), **e.get("threads", {})} for e in (old, new)]
-    for environment in flat:
-        for nested in ("packages", "threads"):
-            environment.pop(nested, None)
-    return tuple(_differences(*flat))
-
-
 def _missing(old: Record, new: Record) -> tuple[str, ...]:
-    before, after = _series(old), _series(new)
+    before, after = testable(old), testable(new)
     gone = [f"{name}: only in the old record" for name in before if name not in after]
     come = [f"{name}: only in the new record" for name in after if name not in before]
     return (*gone, *come)

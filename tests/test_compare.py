@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.comparison import NotComparableError, compare, is_time
+from bench.comparability import NotComparableError, is_time
+from bench.comparison import compare, drift_within
 from bench.record import Record, new_record, save, series
 
 
@@ -54,7 +55,23 @@ def test_faster_is_better():
 def test_a_slower_machine_is_no_slower_program():
     comparison = compare(_timing(1.0, 0), _timing(1.3, 10, drift=1.35))
     assert _verdicts(comparison) == {"eager": "within noise", "rate": "within noise"}
-    assert "machine itself slowed" in comparison.changes[0].remark
+    assert "machine itself varied" in comparison.changes[0].remark
+
+
+def test_a_run_that_drifts_supports_no_small_change():
+    """Rounds that slow down by a fifth within the run: a tenth between two runs means nothing."""
+    drifting = np.linspace(1.0, 1.2, 40)
+
+    def run(factor):
+        return _record({"eager": series((factor * drifting).tolist(), unit="s", better="lower")})
+
+    assert _verdicts(compare(run(1.0), run(1.1))) == {"eager": "within noise"}
+    assert _verdicts(compare(run(1.0), run(1.5))) == {"eager": "worse"}
+
+
+def test_drift_within_by_hand():
+    assert drift_within([1, 1, 2, 2, 1, 1, 1, 1, 1, 1]) == 2.0
+    assert drift_within([1.0, 9.0]) == 1.0
 
 
 def test_a_slower_machine_does_not_hide_more_than_its_own_change():

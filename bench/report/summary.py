@@ -9,6 +9,8 @@ TITLES = {
     "study": "Should a diffusion model predict the noise or the image?",
     "verify": "Is the diffusion mathematics right?",
     "throughput": "How fast can a batch be noised?",
+    "throughput-contest": "How fast can a batch be noised?",
+    "gpu-visit": "How fast can a batch be noised?",
     "bound": "What does the variational bound cost?",
     "estimator": "What does a bits/dim figure cost?",
     "mutation": "Would the tests notice?",
