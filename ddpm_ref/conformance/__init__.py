@@ -1,4 +1,17 @@
-"""Laws that any implementation of a diffusion objective must obey, and adapters that put one under them."""
+"""Laws that any implementation of a diffusion objective must obey, adapters that put one under them, and their mutants.
+
+    @pytest.mark.parametrize("law", ddpm_ref.conformance.laws())
+    def test_law(law):
+        law(MyAdapter())
+
+`implementation` says what an adapter may offer, `laws` holds the statements with their derivations, `judge` runs one law, `runner` runs
+all of them and classifies failures, `reference` is this project under its own laws, `mutants` are the defects that prove that
+the laws have teeth.
+
+The names come lazily: a module of adapters costs no more than the interface until laws are asked for.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from ddpm_ref.conformance.implementation import (
     STANDARD_SETTINGS,
@@ -11,6 +24,29 @@ from ddpm_ref.conformance.implementation import (
     Setting,
 )
 
+if TYPE_CHECKING:
+    from ddpm_ref.conformance.judge import Outcome
+    from ddpm_ref.conformance.reference import Reference
+    from ddpm_ref.conformance.runner import explain, law_test, laws, verify
+
+_LATE = {
+    "Outcome": "judge",
+    "Reference": "reference",
+    "explain": "runner",
+    "law_test": "runner",
+    "laws": "runner",
+    "verify": "runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+
+
 __all__ = [
     "STANDARD_SETTINGS",
     "Bound",
@@ -18,6 +54,12 @@ __all__ = [
     "Implementation",
     "Model",
     "NotOffered",
+    "Outcome",
     "Posterior",
+    "Reference",
     "Setting",
+    "explain",
+    "law_test",
+    "laws",
+    "verify",
 ]

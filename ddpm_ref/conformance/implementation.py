@@ -37,7 +37,7 @@ Model = Callable[[Tensor, Tensor], Tensor]
 """A network: `model(x_t, t) -> prediction`, both `[B, *dims]`; t is the 1-based index of the trained schedule."""
 
 
-class NotOffered(Exception):
+class NotOffered(Exception):  # noqa: N818 - an answer, not an error
     """The implementation has no such function (or not for this setting, dtype, name): a result, not a failure."""
 
 

@@ -1,0 +1,262 @@
+"""Putting one implementation under one law: run the cases, measure, and say what failed, where, and how to see it.
+
+A case ends in one of five ways: the result agrees; it differs; the method is not offered; it raises; or the result is not
+comparable (wrong shape, NaN). Whatever happens, the next case runs. The outcome reports the largest error over all cases,
+and as witness the *smallest* failing input: fewest numbers, then smallest T, then the element with the largest error.
+
+Arguments are cloned before each call, so that an implementation which writes into its inputs cannot corrupt the truth
+(the law on unchanged inputs looks for that on its own).
+"""
+
+import copy
+import math
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.laws.law import Case, Law
+from ddpm_ref.conformance.laws.truth import digits
+
+DTYPE_NAMES = {
+    torch.float64: "float64",
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a law says about an implementation at one dtype.
+
+    Attributes:
+        law: id of the law.
+        implementation: name of the adapter.
+        dtype: dtype of the inputs.
+        status: `pass`, `fail`, `not-offered`, or `error` (it raised).
+        error: largest error over all cases in units of the law's scale; inf for NaN, a wrong shape or an exception.
+        tolerance: the largest error allowed.
+        cases: number of questions answered.
+        message: one line that says what went wrong where, or why nothing was offered.
+        witness: the smallest failing input: method, arguments, element, measured, expected, 50 digits where known.
+        snippet: Python that shows it.
+        classification: `bug`, `precision` or `convention` where the law fails; see `ddpm_ref.conformance.runner`.
+        convention: the declared words where the failure is a convention.
+    """
+
+    law: str
+    implementation: str
+    dtype: str
+    status: str
+    error: float
+    tolerance: float
+    cases: int
+    message: str = ""
+    witness: Mapping[str, Any] | None = None
+    snippet: str = ""
+    classification: str | None = None
+    convention: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """The law is violated."""
+        return self.status in ("fail", "error")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case that went wrong."""
+
+    case: Case
+    error: float
+    message: str
+    index: tuple[int, ...] = ()
+    measured: float = math.nan
+    raised: bool = False
+
+
+def judge(law: Law, implementation: Implementation, dtype: torch.dtype) -> Outcome:
+    """The outcome of one law at one dtype; never raises on account of the implementation."""
+    tolerance = law.tolerances[dtype]
+    blank = Outcome(
+        law.id, implementation.name, DTYPE_NAMES[dtype], "not-offered", 0.0, tolerance, 0
+    )
+    worst, answered, findings, missing = 0.0, 0, [], ""
+    for case in law.check(implementation, dtype):
+        try:
+            error, finding = _ask(case, implementation, tolerance)
+        except NotOffered as reason:
+            missing = missing or str(reason)
+            continue
+        answered += 1
+        worst = max(worst, error)
+        if finding is not None:
+            findings.append(finding)
+    if not answered:
+        return replace(blank, message=missing or "no setting applies")
+    if not findings:
+        return replace(blank, status="pass", error=worst, cases=answered)
+    smallest = min(findings, key=_reading_effort)
+    return replace(
+        blank,
+        status="error" if smallest.raised else "fail",
+        error=worst,
+        cases=answered,
+        message=f"{len(findings)} of {answered} cases fail; {smallest.message}",
+        witness=_witness(smallest),
+        snippet=_snippet(law, implementation, smallest),
+    )
+
+
+def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
+    setting = finding.case.arguments.get("setting")
+    return finding.raised, finding.case.size, setting.T if isinstance(setting, Setting) else 0
+
+
+def _ask(
+    case: Case, implementation: Implementation, tolerance: float
+) -> tuple[float, Finding | None]:
+    try:
+        result = _result(case, implementation)
+    except NotOffered:
+        raise
+    except ValueError as refusal:
+        if case.may_refuse or case.must_refuse:
+            return 0.0, None
+        return math.inf, Finding(case, math.inf, _raised(case, refusal), raised=True)
+    except Exception as failure:  # whatever the code under test raises is a result of the law
+        return math.inf, Finding(case, math.inf, _raised(case, failure), raised=True)
+    if case.must_refuse:
+        return _refused(case, result)
+    if result.shape != case.expected.shape:
+        message = (
+            f"{_name(case)} has shape {list(result.shape)}, expected {list(case.expected.shape)}"
+        )
+        return math.inf, Finding(case, math.inf, message)
+    return _compare(case, result, tolerance)
+
+
+def _result(case: Case, implementation: Implementation) -> Tensor:
+    if case.run is not None:
+        return case.run(implementation).detach()
+    arguments = [_fresh(value) for value in case.arguments.values()]
+    selected = case.select(getattr(implementation, case.method)(*arguments))
+    if selected is None:
+        raise NotOffered(f"{implementation.name} offers no {_name(case)}")
+    return selected.detach()
+
+
+def _fresh(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _refused(case: Case, result: Tensor) -> tuple[float, Finding | None]:
+    if result.numel() and bool(torch.isinf(result).all()):
+        return 0.0, None
+    value = result.flatten()[0].item() if result.numel() else math.nan
+    message = f"{_name(case)} = {value!r} where no finite value exists: a ValueError is right"
+    return math.inf, Finding(case, math.inf, message, measured=value)
+
+
+def _compare(case: Case, result: Tensor, tolerance: float) -> tuple[float, Finding | None]:
+    measured = result.to(device="cpu", dtype=torch.float64)
+    same = measured == case.expected  # equal infinities agree
+    if not same.numel():
+        return 0.0, None
+    error = torch.where(same, 0.0, (measured - case.expected).abs() / case.scale)
+    error = torch.where(torch.isnan(error), math.inf, error)
+    worst, position = error.flatten().max(0)
+    if worst <= tolerance:
+        return float(worst), None
+    index = tuple(int(k) for k in torch.unravel_index(position, error.shape))
+    got, right = float(measured[index]), float(case.expected[index])
+    where = f" at {list(index)}" if index else ""
+    message = (
+        f"{_name(case)}{_of(case, index)}{where} = {got!r}, expected {right!r} "
+        f"(error {float(worst):.3g}, tolerance {tolerance:.3g})"
+    )
+    return float(worst), Finding(case, float(worst), message, index, got)
+
+
+def _name(case: Case) -> str:
+    return case.label or case.method
+
+
+def _of(case: Case, index: tuple[int, ...]) -> str:
+    """The words among the arguments, and the step of the failing sample."""
+    parts = [str(v) for v in case.arguments.values() if isinstance(v, Setting)]
+    parts += [repr(v) for v in case.arguments.values() if isinstance(v, str)]
+    t = case.arguments.get("t")
+    if isinstance(t, Tensor) and t.ndim == 1 and index and index[0] < len(t):
+        parts.append(f"t={int(t[index[0]])}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _raised(case: Case, failure: Exception) -> str:
+    frame = traceback.extract_tb(failure.__traceback__)[-1]
+    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+    return f"{_name(case)}{_of(case, ())} raised {type(failure).__name__}: {failure} ({place})"
+
+
+def _witness(finding: Finding) -> dict[str, Any]:
+    case, index = finding.case, finding.index
+    comparable = finding.case.expected.numel() > 0 and not finding.raised and not case.must_refuse
+    right = case.expected[index] if comparable and len(index) == case.expected.ndim else None
+    exact = case.exact(index) if case.exact is not None and right is not None else None
+    return {
+        "method": _name(case),
+        "arguments": {name: _plain(value) for name, value in case.arguments.items()},
+        "index": list(index),
+        "measured": finding.measured,
+        "expected": None if right is None else float(right),
+        "exact": None if exact is None else digits(exact),
+        "message": finding.message,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)
+
+
+def _snippet(law: Law, implementation: Implementation, finding: Finding) -> str:
+    """Few lines that show the failing element, or that rerun the law where a call cannot be written down."""
+    kind = type(implementation)
+    head = [f"from {kind.__module__} import {kind.__qualname__}"]
+    case = finding.case
+    writable = all(not callable(v) for v in case.arguments.values())
+    if case.run is not None or not writable:
+        lines = [
+            *head,
+            "from ddpm_ref.conformance import law_test",
+            f"law_test({law.id!r})({kind.__qualname__}())",
+        ]
+        return "\n".join(lines)
+    if any(isinstance(v, Setting) for v in case.arguments.values()):
+        head.append("from ddpm_ref.conformance import Setting")
+    arguments = ", ".join(_source(v) for v in case.arguments.values())
+    return "\n".join(
+        [
+            "import torch",
+            *head,
+            f"result = {kind.__qualname__}().{case.method}({arguments})",
+            f"print(result)  # {finding.message}",
+        ]
+    )
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"torch.tensor({value.tolist()!r}, dtype={value.dtype})"
+    if isinstance(value, Setting):
+        default = Setting(value.name, value.T)
+        extra = {k: v for k, v in vars(value).items() if getattr(default, k) != v}
+        words = "".join(f", {name}={content!r}" for name, content in extra.items())
+        return f"Setting({value.name!r}, {value.T}{words})"
+    return repr(copy.copy(value))

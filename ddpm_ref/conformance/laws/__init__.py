@@ -1,0 +1,37 @@
+"""The registry of laws: every row is run by the tests, by `ddpm-bench verify`, by the report, and by other projects."""
+
+from ddpm_ref.conformance.laws import (
+    bound,
+    denoiser,
+    density,
+    hygiene,
+    objective,
+    parameterization,
+    process,
+    quality,
+    sampling,
+    schedule,
+    training,
+)
+from ddpm_ref.conformance.laws.law import Case, Law
+
+LAWS: dict[str, Law] = {
+    law.id: law
+    for topic in (
+        schedule,
+        process,
+        parameterization,
+        objective,
+        density,
+        bound,
+        denoiser,
+        sampling,
+        training,
+        quality,
+        hygiene,
+    )
+    for law in topic.LAWS
+}
+"""All laws by id."""
+
+__all__ = ["LAWS", "Case", "Law"]

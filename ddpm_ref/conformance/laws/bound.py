@@ -1,0 +1,655 @@
+r"""Laws on the variational bound: every term has a closed form for the right model.
+
+A model that always says x_0 = g, in whatever space, makes each term of the bound deterministic: the noise cancels. With
+σ² the reverse variance, D dims and E = ‖x_0 − g‖²,
+
+    L_t = D·½(β̃/σ² − 1 − ln β̃/σ²) + c_0² E/(2σ²),   L_0 = D·½ ln 2πβ_1 + E/(2β_1),                     (1)
+    L_T = ½[ᾱ_T ‖x_0‖² − D(ᾱ_T + ln(1−ᾱ_T))].                                                          (2)
+
+On Gaussian data with eigenvalues c and mean m the best model errs by c s²/(ᾱc + s²) per eigen-direction, which replaces E in
+expectation; so the expected bound is a finite sum too, and must not fall below the entropy.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Bound, Implementation, Setting
+from ddpm_ref.conformance.laws.law import Case, Law, draw, probe_steps, settings_with_truth
+from ddpm_ref.conformance.laws.truth import (
+    MP,
+    PARAMETERIZATIONS,
+    Number,
+    Row,
+    Truth,
+    bin_log_mass,
+    gaussian_kl,
+    reverse_variance,
+)
+
+VARIANCES = ("posterior", "beta")
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantModel:
+    """A model that always estimates x0 = guess (a number, or one per dim), said in one parameterization.
+
+    It remembers the steps that it was asked for.
+    """
+
+    known: Truth
+    parameterization: str
+    guess: float | Tensor
+    asked: list[int] = field(default_factory=list)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The prediction for noisy data `[B, *dims]` at original steps t `[B]`."""
+        originals = {row.original: row.step for row in self.known.rows}
+        self.asked.extend(t.tolist())
+        steps = torch.tensor([originals[int(k)] for k in t])
+        factors = [
+            self.known.column(
+                lambda r, i=i: (r.conversion("x0", self.parameterization) or (0, 0))[i],  # type: ignore[misc]
+                steps,
+                x_t.ndim,
+            )
+            for i in (0, 1)
+        ]
+        return (factors[0] * self.guess + factors[1] * x_t.double()).to(x_t.dtype)
+
+
+def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
+    """The three settings with the fewest steps: a bound costs T evaluations."""
+    return sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)[:3]
+
+
+def _spaces(known: Truth) -> tuple[str, ...]:
+    return PARAMETERIZATIONS if known.rows[-1].alpha_bar > 0 else ("x0", "v")
+
+
+def _variance_only(variance: str, row: Row) -> Number:
+    return gaussian_kl(MP.zero, row.posterior_variance, MP.zero, reverse_variance(variance, row))
+
+
+def _term(variance: str, row: Row, dims: int, squared_error: Number) -> Number:
+    """L_t of eq. (1), t ≥ 2."""
+    sigma = reverse_variance(variance, row)
+    return dims * _variance_only(variance, row) + row.clean_part**2 * squared_error / (2 * sigma)
+
+
+def _prior(row: Row, dims: int, energy: Number) -> Number:
+    """L_T, eq. (2)."""
+    return (row.alpha_bar * energy - dims * (row.alpha_bar + MP.log(row.rest))) / 2
+
+
+def _decoder(row: Row, dims: int, squared_error: Number) -> Number:
+    """L_0 of eq. (1)."""
+    return dims * MP.log(2 * MP.pi * row.beta) / 2 + squared_error / (2 * row.beta)
+
+
+def _floats(values: Sequence[Any]) -> Tensor:
+    return torch.tensor([float(v) for v in values], dtype=torch.float64)
+
+
+def _squares(x0: Tensor, guess: float | Tensor) -> list[Number]:
+    """‖x0 − guess‖² per sample, exactly."""
+    wanted = torch.as_tensor(guess, dtype=torch.float64).expand_as(x0[0]).flatten().tolist()
+    return [
+        sum((MP.mpf(v) - g) ** 2 for v, g in zip(row, wanted, strict=True))
+        for row in x0.flatten(1).tolist()
+    ]
+
+
+def _bound_cases(
+    implementation: Implementation,
+    field_name: str,
+    expected: Any,
+    *,
+    guess: float | Tensor,
+    x0: Tensor,
+) -> Iterator[Case]:
+    """`bound` with a constant model, one case per (setting, space, variance)."""
+    for setting, known in _short(implementation):
+        for space in _spaces(known):
+            for variance in VARIANCES:
+                value = expected(known, variance)
+                yield Case(
+                    "bound",
+                    {
+                        "setting": setting,
+                        "model": ConstantModel(known, space, guess),
+                        "x0": x0,
+                        "parameterization": space,
+                        "variance": variance,
+                        "decoder": "gaussian",
+                        "levels": None,
+                    },
+                    value,
+                    value.abs().clamp(min=1.0),
+                    select=lambda bound: getattr(bound, field_name),
+                    label=f"bound(…).{field_name}",
+                )
+
+
+def _diffusion_table(known: Truth, variance: str, x0: Tensor, guess: float | Tensor) -> Tensor:
+    dims, errors = x0[0].numel(), _squares(x0, guess)
+    rows = [_floats([_term(variance, row, dims, e) for row in known.rows[2:]]) for e in errors]
+    return torch.stack(rows)
+
+
+def _diffusion(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for shape in ((1, 1), (3, 3), (2, 1, 3, 5)):
+        x0 = draw(shape, 1)
+
+        def expected(known: Truth, variance: str, x0: Tensor = x0) -> Tensor:
+            return _diffusion_table(known, variance, x0, 0.25)
+
+        yield from _bound_cases(implementation, "diffusion", expected, guess=0.25, x0=x0)
+
+
+def _perfect(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """One image with values beyond ±1 and no symmetry, three times."""
+    image = torch.tensor([[[0.5, -1.75], [1.5, 0.25], [-0.5, 1.0]]], dtype=torch.float64)
+    x0 = image.expand(3, 1, 3, 2).clone()
+    yield from _bound_cases(
+        implementation,
+        "diffusion",
+        lambda known, variance: _diffusion_table(known, variance, x0, image),
+        guess=image,
+        x0=x0,
+    )
+
+
+def _reconstruction(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for shape in ((1, 1), (3, 3), (2, 1, 3, 5)):
+        x0 = draw(shape, 1)
+
+        def expected(known: Truth, variance: str, x0: Tensor = x0) -> Tensor:
+            return _floats([_decoder(known.rows[1], x0[0].numel(), e) for e in _squares(x0, 0.25)])
+
+        yield from _bound_cases(implementation, "reconstruction", expected, guess=0.25, x0=x0)
+
+
+def _discretized(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        for levels in (17, 256):
+            index = torch.tensor([[0, levels - 1, levels // 2], [1, levels // 3, levels - 2]])
+            x0 = index.double() * (2.0 / (levels - 1)) - 1
+            scale = MP.sqrt(known.rows[1].beta)
+            value = _floats(
+                [
+                    -sum(bin_log_mass(v, MP.mpf("0.875"), scale, levels) for v in row)
+                    for row in x0.tolist()
+                ]
+            )
+            yield Case(
+                "bound",
+                {
+                    "setting": setting,
+                    "model": ConstantModel(known, "x0", 0.875),
+                    "x0": x0,
+                    "parameterization": "x0",
+                    "variance": "posterior",
+                    "decoder": "discretized",
+                    "levels": levels,
+                },
+                value,
+                value.abs().clamp(min=1.0),
+                select=lambda bound: bound.reconstruction,
+                label="bound(…).reconstruction",
+            )
+
+
+def _prior_cases(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for shape in ((1, 1), (3, 3), (2, 1, 3, 5)):
+            x0 = draw(shape, 1).to(dtype)
+            dims, energies = x0[0].numel(), _squares(x0.double(), 0.0)
+            expected = _floats([_prior(known.rows[-1], dims, e) for e in energies])
+            yield Case(
+                "prior_kl",
+                {"setting": setting, "x0": x0},
+                expected,
+                torch.where(expected > 0, expected, 1.0),
+                exact=lambda i, e=energies, d=dims, r=known.rows[-1]: _prior(r, d, e[i[0]]),  # type: ignore[misc]
+            )
+
+
+def _total(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        for shape in ((1, 1), (3, 3), (2, 1, 3, 5)):
+            x0 = draw(shape, 1)
+            dims, errors = x0[0].numel(), _squares(x0, 0.25)
+            energies = _squares(x0, 0.0)
+            nats = _floats(
+                [
+                    _prior(known.rows[-1], dims, energy)
+                    + sum(_term("posterior", row, dims, e) for row in known.rows[2:])
+                    + _decoder(known.rows[1], dims, e)
+                    for e, energy in zip(errors, energies, strict=True)
+                ]
+            )
+            for name, unit in (("total", 1.0), ("bits_per_dim", dims * math.log(2))):
+                yield Case(
+                    "bound",
+                    {
+                        "setting": setting,
+                        "model": ConstantModel(known, "x0", 0.25),
+                        "x0": x0,
+                        "parameterization": "x0",
+                        "variance": "posterior",
+                        "decoder": "gaussian",
+                        "levels": None,
+                    },
+                    nats / unit,
+                    nats.abs().clamp(min=1.0) / unit,
+                    select=lambda bound, n=name: getattr(bound, n),  # type: ignore[misc]
+                    label=f"bound(…).{name}",
+                )
+
+
+def _single_terms(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        steps = torch.tensor([t for t in probe_steps(known.T) if t >= 2], dtype=torch.int64)
+        for t in (*steps.split(1), steps):
+            for space in _spaces(known):
+                for variance in VARIANCES:
+                    for wrong in (0.0, 1.0):
+                        if len(t):
+                            yield _single_term(setting, known, t, space, variance, wrong, dtype)
+
+
+def _single_term(
+    setting: Setting,
+    known: Truth,
+    t: Tensor,
+    space: str,
+    variance: str,
+    wrong: float,
+    dtype: torch.dtype,
+) -> Case:
+    """A prediction whose x0 is off by `wrong` × noise; B = D when all probe steps are asked at once."""
+    shape = (len(t), len(t))
+    x0, eps = draw(shape, 1), draw(shape, 2)
+    guess = x0 + wrong * draw(shape, 6)
+    x_t = known.column(lambda r: r.a, t, 2) * x0 + known.column(lambda r: r.s, t, 2) * eps
+    said = known.column(lambda r: (r.conversion("x0", space) or (0, 0))[0], t, 2) * guess
+    said = said + known.column(lambda r: (r.conversion("x0", space) or (0, 0))[1], t, 2) * x_t
+    errors = ((x0 - guess) ** 2).sum(1).tolist()
+    rows = [known.rows[int(k)] for k in t]
+    dims = shape[1]
+    expected = _floats(
+        [_term(variance, row, dims, MP.mpf(e)) for row, e in zip(rows, errors, strict=True)]
+    )
+    one = _floats([_term(variance, row, dims, MP.mpf(dims)) for row in rows])
+    return Case(
+        "bound_term",
+        {
+            "setting": setting,
+            "prediction": said,
+            "x0": x0,
+            "x_t": x_t,
+            "t": t,
+            "parameterization": space,
+            "variance": variance,
+        },
+        expected,
+        expected + one,
+        exact=lambda i: _term(variance, rows[i[0]], dims, MP.mpf(errors[i[0]])),
+    )
+
+
+def _asked(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        originals = [row.original for row in known.rows[1:]]
+
+        def steps(
+            candidate: Implementation, setting: Setting = setting, known: Truth = known
+        ) -> Tensor:
+            model = ConstantModel(known, "x0", 0.25)
+            candidate.bound(setting, model, draw((2, 3), 1), "x0", "posterior", "gaussian", None)
+            return torch.tensor(sorted(set(model.asked)))
+
+        yield Case(
+            "bound",
+            {"setting": setting},
+            torch.tensor(originals, dtype=torch.float64),
+            run=steps,
+            label="steps at which the bound asks the model",
+        )
+
+
+def _bits(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for dims in (1, 3, 3072):
+        nats = torch.tensor([-3.0, 0.0, 1e4], dtype=torch.float64)
+        yield Case("bits_per_dim", {"nats": nats, "dims": dims}, nats / (dims * math.log(2)))
+
+
+# ---------------------------------------------------------------- Gaussian data
+
+
+def _eigen(dims: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A mean, a full covariance and its eigenvalues."""
+    values = torch.tensor([0.04, 0.7, 3.1], dtype=torch.float64)[:dims]
+    basis, _ = torch.linalg.qr(draw((dims, dims), 8))
+    return draw((dims,), 9), basis @ torch.diag(values) @ basis.T, values
+
+
+def expected_total(known: Truth, values: Tensor, mean: Tensor, variance: str) -> Number:
+    """The closed form of the module's docstring, in nats."""
+    spectrum = [MP.mpf(v) for v in values.tolist()]
+    energy = sum(spectrum) + sum(MP.mpf(m) ** 2 for m in mean.tolist())
+
+    def error(row: Row) -> Number:
+        return sum(c * row.rest / (row.alpha_bar * c + row.rest) for c in spectrum)
+
+    dims = len(spectrum)
+    inner = sum(_term(variance, row, dims, error(row)) for row in known.rows[2:])
+    return (
+        _prior(known.rows[-1], dims, energy)
+        + inner
+        + _decoder(known.rows[1], dims, error(known.rows[1]))
+    )
+
+
+def _gaussian_bound(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for dims in (1, 3):
+            mean, covariance, values = _eigen(dims)
+            for variance in VARIANCES:
+                exact = expected_total(known, values, mean, variance)
+                expected = _floats([exact])
+                yield Case(
+                    "gaussian_bound",
+                    {
+                        "setting": setting,
+                        "mean": mean,
+                        "covariance": covariance,
+                        "variance": variance,
+                    },
+                    expected,
+                    expected.abs().clamp(min=1.0),
+                    select=lambda bound: bound.total,
+                    exact=lambda index, exact=exact: exact,  # type: ignore[misc]
+                    label="gaussian_bound(…).total",
+                )
+
+
+def _entropy(spectrum: Tensor) -> float:
+    return float(0.5 * (len(spectrum) * math.log(2 * math.pi * math.e) + spectrum.log().sum()))
+
+
+def _excess(total: Bound, entropy: float) -> Tensor:
+    assert total.total is not None
+    return total.total.double() - entropy
+
+
+def _above_entropy(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting in implementation.settings():
+        for dims in (1, 3):
+            mean, covariance, values = _eigen(dims)
+            for variance in VARIANCES:
+
+                def shortfall(
+                    candidate: Implementation,
+                    inputs: Any = (setting, mean, covariance, variance),
+                    floor: float = _entropy(values),
+                ) -> Tensor:
+                    return _excess(candidate.gaussian_bound(*inputs), floor).clamp(max=0.0)
+
+                yield Case(
+                    "gaussian_bound",
+                    {
+                        "setting": setting,
+                        "mean": mean,
+                        "covariance": covariance,
+                        "variance": variance,
+                    },
+                    torch.zeros(1, dtype=torch.float64),
+                    run=shortfall,
+                    label="expected bound below the entropy",
+                )
+
+
+def _tight(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting in implementation.settings():
+        for dims in (1, 2):
+            mean, covariance = torch.zeros(dims).double(), torch.eye(dims).double()
+            expected = torch.tensor([_entropy(torch.ones(dims).double())], dtype=torch.float64)
+            yield Case(
+                "gaussian_bound",
+                {"setting": setting, "mean": mean, "covariance": covariance, "variance": "beta"},
+                expected,
+                select=lambda bound: bound.total,
+                label="gaussian_bound(N(0, I)).total",
+            )
+
+
+def _ramp(T: int, power: float) -> Setting:
+    """λ from 6 to −6 in T steps; `power` bends the interior and leaves the ends."""
+    points = [6.0 - 12.0 * (k / (T - 1)) ** power for k in range(T)]
+    return Setting(f"log-SNR ramp, power {power:g}", T, log_snr=tuple(points))
+
+
+def _rate(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    floor = _entropy(torch.ones(1).double())
+
+    def ratio(candidate: Implementation) -> Tensor:
+        mean, covariance = torch.zeros(1).double(), torch.eye(1).double()
+        gaps = [
+            _excess(candidate.gaussian_bound(_ramp(T, 1.0), mean, covariance, "posterior"), floor)
+            for T in (128, 256)
+        ]
+        return gaps[0] / gaps[1]
+
+    yield Case(
+        "gaussian_bound",
+        {"setting": _ramp(128, 1.0)},
+        torch.tensor([2.0], dtype=torch.float64),
+        run=ratio,
+        label="gap at T = 128 over gap at T = 256",
+    )
+
+
+def _euler_limit(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    named = {setting.name for setting in implementation.settings()}
+    for name in ("linear", "cosine"):
+        if name not in named:
+            continue
+
+        def limit(candidate: Implementation, name: str = name) -> Tensor:
+            mean, covariance = torch.zeros(1).double(), torch.eye(1).double()
+            gaps = []
+            for T in (10000, 20000):
+                bound = candidate.gaussian_bound(Setting(name, T), mean, covariance, "posterior")
+                gaps.append(_excess(bound, _entropy(torch.ones(1).double())))
+            return 2 * gaps[1] - gaps[0]
+
+        yield Case(
+            "gaussian_bound",
+            {"setting": Setting(name, 20000)},
+            torch.tensor([float(MP.euler) / 2], dtype=torch.float64),
+            run=limit,
+            label="limit of the gap on N(0, 1) with the posterior variance",
+        )
+
+
+def _interior(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    mean, covariance, values = _eigen(3)
+
+    def limit(candidate: Implementation, power: float) -> Tensor:
+        """Richardson's extrapolation removes the 1/T of the discrete sum."""
+        totals = []
+        for T in (200, 400):
+            bound = candidate.gaussian_bound(_ramp(T, power), mean, covariance, "posterior")
+            totals.append(_excess(bound, _entropy(values)))
+        return 2 * totals[1] - totals[0]
+
+    yield Case(
+        "gaussian_bound",
+        {"setting": _ramp(200, 1.7)},
+        torch.zeros(1, dtype=torch.float64),
+        run=lambda candidate: limit(candidate, 1.7) - limit(candidate, 1.0),
+        label="limit of the bound, bent interior minus straight",
+    )
+
+
+_DETERMINISTIC = "Relative to max(1, |value|): the noise cancels, and what remains is the rounding of the conversion, amplified by 1/ᾱ_T."
+
+LAWS = (
+    Law(
+        "I5-bound",
+        "terms of the bound",
+        "For a model that always says x0 = g, L_t = D·½(β̃/σ² − 1 − ln β̃/σ²) + c_0²‖x0−g‖²/(2σ²), whatever it predicts.",
+        "The posterior and the model share x_t, so only the error of x0 is left; D dims are summed.",
+        "Ho et al. 2020, eqs. 5, 8. Seen: bits where nats are meant, mean for sum, t off by one.",
+        {torch.float64: 1e-8},
+        _DETERMINISTIC,
+        _diffusion,
+    ),
+    Law(
+        "I5-term",
+        "single term of the bound",
+        "L_t(prediction) = D·½(β̃/σ² − 1 − ln β̃/σ²) + ½(SNR(t−1) − SNR(t))·(β̃/σ²)·‖x0 − x̂0‖², in every space.",
+        "Weight times squared error: objective and bound check each other.",
+        "Ho et al. 2020, eq. 12.",
+        {torch.float64: 1e-8},
+        "Relative to the term itself plus that of a unit error.",
+        _single_terms,
+    ),
+    Law(
+        "I4-perfect",
+        "perfect prediction",
+        "If the model knows x0, every L_t is the variance-only KL: 0 for β̃, D·½(β̃/β − 1 − ln β̃/β) for β; also for |x0| > 1.",
+        "Equal means leave the mismatch of the variances.",
+        "Ho et al. 2020, eq. 5. Seen: bound evaluated with x0 clipping, trained without; a likelihood of randomly flipped images.",
+        {torch.float64: 1e-8},
+        _DETERMINISTIC,
+        _perfect,
+    ),
+    Law(
+        "I12-decoder",
+        "Gaussian decoder",
+        "L_0 = D·½ ln 2πβ_1 + ‖x0 − g‖²/(2β_1).",
+        "The density of N(g, β_1 I) at x0, with its normalization.",
+        "Ho et al. 2020, section 3.3. Seen: a missing ½ ln 2π, 0.92 nats per dim.",
+        {torch.float64: 1e-8},
+        _DETERMINISTIC,
+        _reconstruction,
+    ),
+    Law(
+        "I8-decoder",
+        "discretized decoder in the bound",
+        "L_0 = −Σ ln P(bin of x0 | N(g, β_1)): mean g, scale √β_1, the data set's levels.",
+        "The decoder is the last reverse step, integrated over the bin.",
+        "Ho et al. 2020, eq. 13. Seen: another lattice; a log-variance passed as log-scale.",
+        {torch.float64: 1e-8},
+        _DETERMINISTIC,
+        _discretized,
+    ),
+    Law(
+        "I9-prior",
+        "prior term",
+        "KL(q(x_T|x0) ‖ N(0, I)) = ½[ᾱ_T‖x0‖² − D(ᾱ_T + ln(1−ᾱ_T))] ≥ 0, down to 1e-10 nats.",
+        "KL of N(√ᾱ x0, 1−ᾱ) from N(0, 1); the logarithm cancels ᾱ to second order.",
+        "Ho et al. 2020, eq. 5. Seen: 0 instead of 4e-10, or negative, in float32.",
+        {torch.float64: 1e-6, torch.float32: 1e-3},
+        "Relative. 1e-6 leaves room for a plain float64 formula (1e-16 absolute at 1e-10); float32 data determine x0² to 1e-7.",
+        _prior_cases,
+    ),
+    Law(
+        "I10-total",
+        "sum and units",
+        "total = L_T + ΣL_t + L_0 in nats; bits/dim = total/(D ln 2); nothing else is added.",
+        "The chain rule of the bound; one conversion at the edge.",
+        "Seen: a 7-bit offset on data that are not dequantized bytes; a mean for a sum.",
+        {torch.float64: 1e-8},
+        _DETERMINISTIC,
+        _total,
+    ),
+    Law(
+        "I10-bits",
+        "nats to bits",
+        "bits per dim = nats/(dims · ln 2).",
+        "log2 = ln/ln 2.",
+        "Theis et al. 2016.",
+        {torch.float64: 1e-12},
+        "One quotient of numbers up to 1e4/ln 2.",
+        _bits,
+    ),
+    Law(
+        "I16-bound-steps",
+        "steps of the bound",
+        "The bound asks the model at every step of its schedule, by the index of the trained model.",
+        "A respaced chain uses the trained network at the chosen steps.",
+        "Nichol & Dhariwal 2021, section 4. Seen: previous step from the stride instead of the list.",
+        {torch.float64: 0.0},
+        "A list of integers.",
+        _asked,
+    ),
+    Law(
+        "I12-value",
+        "expected bound on Gaussian data",
+        "The expected bound of the best model on N(m, C) is the finite sum with c s²/(ᾱc + s²) per eigenvalue c.",
+        "The mean squared error of the posterior mean; everything else in the bound is deterministic.",
+        "Linear-Gaussian estimation.",
+        {torch.float64: 1e-9},
+        "Relative to max(1, |value|); a sum of 1000 terms from an eigendecomposition.",
+        _gaussian_bound,
+    ),
+    Law(
+        "I12-entropy",
+        "bound above entropy",
+        "Expected bound ≥ entropy of the data.",
+        "−E ln p_model ≥ −E ln p_data (Gibbs), and the bound lies above the first.",
+        "Kullback & Leibler 1951.",
+        {torch.float64: 1e-9},
+        "Rounding of a sum of 1000 terms.",
+        _above_entropy,
+    ),
+    Law(
+        "I12-tight",
+        "tight on N(0, I)",
+        "For data N(0, I) and variance β_t, the expected bound equals the entropy at every T.",
+        "The reverse of a variance-preserving step on N(0, I) is exactly N(√(1−β) x_t, β).",
+        "Ho et al. 2020, section 3.2.",
+        {torch.float64: 1e-9},
+        "Rounding of a sum of 1000 terms.",
+        _tight,
+    ),
+    Law(
+        "I12-rate",
+        "gap falls like 1/T",
+        "With fixed ends of the log-SNR the gap on N(0, 1) halves when T doubles.",
+        "A left Riemann sum of a smooth integrand errs by O(1/T).",
+        "Kingma et al. 2021, section 5.1.",
+        {torch.float64: 0.05},
+        "The next order is 1/T: 1 % at T = 128.",
+        _rate,
+    ),
+    Law(
+        "I12-euler",
+        "gap that does not vanish",
+        "For linear and cosine with the posterior variance the gap on N(0, 1) tends to γ_Euler/2 nats per dim, not to 0.",
+        "At the clean end β is nearly constant, so β̃_t/β_t = (t−1)/t whatever T: the variance-only KLs sum to "
+        "½Σ_{t≥2}[1/(t−1) − ln(t/(t−1))] = γ/2.",
+        "The sum is the definition of γ; slow for T = 1000, where β_1 … β_10 differ: 0.46 (linear) and 0.41 (cosine).",
+        {torch.float64: 0.01},
+        "Richardson's extrapolation at T = 10,000 and 20,000 leaves (ln T)/T terms: 0.003.",
+        _euler_limit,
+    ),
+    Law(
+        "I13-interior",
+        "continuous bound",
+        "As T → ∞ the bound depends on the ends of the log-SNR only, not on its course between them.",
+        "The sum becomes −½∫ mse(λ) dSNR, an integral over SNR itself.",
+        "Kingma et al. 2021, section 5.1.",
+        {torch.float64: 1e-3},
+        "Richardson's extrapolation at T = 200, 400 leaves O(1/T²).",
+        _interior,
+    ),
+)

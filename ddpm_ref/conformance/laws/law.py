@@ -1,0 +1,185 @@
+"""What a law is: a frozen row of words, tolerances, and a generator of cases.
+
+A `Case` is one question with its answer: *call this method with these arguments, and the result is this tensor, up to
+tolerance × scale*. It is data, so that whoever judges it can run it, hash its arguments, pick the smallest failing one
+and print it as a snippet. A law yields as many cases as it likes; sizes are prime and pairwise distinct, with B = 1 and
+B = D among them, where a wrong broadcast hides or shows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.laws.truth import Number, Truth, truth
+
+SHAPES = ((1, 1), (2, 3), (5, 5), (3, 1, 7, 2))
+"""Batch shapes: one number, a pair, B = D, and an image."""
+
+
+def as_tensor(result: Any) -> Tensor | None:
+    """The result itself."""
+    return result if isinstance(result, Tensor) else None
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question to an implementation, with the true answer.
+
+    Attributes:
+        method: name of the method of `Implementation`.
+        arguments: its arguments in the order of its signature.
+        expected: the truth, float64, in the shape of the selected result.
+        scale: what the error is divided by before it is compared with the tolerance; broadcastable to `expected`.
+        select: takes the tensor in question from the result; None where the result lacks it (not offered).
+        exact: the truth of one element in 50 digits, for the record.
+        label: which quantity this is, where the method's name does not say it.
+        run: replaces the call where a law combines several; receives the implementation.
+        may_refuse: a ValueError is as good an answer.
+        must_refuse: no finite answer exists: a ValueError is right, and so is an infinity; a finite number or NaN is not.
+    """
+
+    method: str
+    arguments: Mapping[str, Any]
+    expected: Tensor
+    scale: Tensor | float = 1.0
+    select: Callable[[Any], Tensor | None] = as_tensor
+    exact: Callable[[tuple[int, ...]], Number] | None = None
+    label: str = ""
+    run: Callable[[Implementation], Tensor] | None = None
+    may_refuse: bool = False
+    must_refuse: bool = False
+
+    @property
+    def size(self) -> int:
+        """How much input a reader has to look at."""
+        tensors = [v.numel() for v in self.arguments.values() if isinstance(v, Tensor)]
+        return sum(tensors) + (self.expected.numel() if not tensors else 0)
+
+
+Check = Callable[[Implementation, torch.dtype], Iterator[Case]]
+
+
+@dataclass(frozen=True)
+class Law:
+    """A statement that every implementation of a diffusion objective must satisfy.
+
+    Attributes:
+        id: `I8-tails`: the invariant that it belongs to, and a word.
+        title: a few words for tables.
+        statement: what holds, with the formula.
+        derivation: why it holds, in a sentence or two.
+        source: paper and equation, or the defect that made the law necessary.
+        tolerances: largest error (in units of the case's scale) by dtype of the inputs.
+        reason: why these tolerances.
+        check: yields the cases for one implementation and dtype.
+    """
+
+    id: str
+    title: str
+    statement: str
+    derivation: str
+    source: str
+    tolerances: Mapping[torch.dtype, float]
+    reason: str
+    check: Check = field(repr=False)
+
+    @property
+    def invariant(self) -> str:
+        """`I8` of `I8-tails`."""
+        return self.id.partition("-")[0]
+
+
+FLOAT64_ONLY = {torch.float64: 1e-12}
+COEFFICIENT_TOLERANCES = {
+    torch.float64: 1e-12,
+    torch.float32: 4 * 2.0**-23,
+    torch.bfloat16: 2.0**-7,
+    torch.float16: 2.0**-10,
+}
+COEFFICIENT_REASON = (
+    "Coefficients rounded once from float64 and a sum of two products: 4 units in the last place of the larger product "
+    "in float32; in bf16 and fp16 the arithmetic is float32 and one rounding of the result remains: 1 unit. In float64 "
+    "the tables are good to 1e-12."
+)
+
+
+def settings_with_truth(implementation: Implementation) -> Iterator[tuple[Setting, Truth]]:
+    """The implementation's settings whose definition is known here."""
+    for setting in implementation.settings():
+        try:
+            yield setting, truth(setting)
+        except NotOffered:
+            continue
+
+
+def probe_steps(T: int) -> list[int]:
+    """The steps where things go wrong: both ends, and a few between."""
+    return sorted({t for t in (1, 2, 3, 10, T // 2, T - 1, T) if 1 <= t <= T})
+
+
+def batches(T: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
+    """Shapes with their steps t `[B]`, such that every step of `probe_steps` occurs alone and in company."""
+    steps = probe_steps(T)
+    for t in steps:
+        yield (1, 1), torch.tensor([t])
+    for shape in SHAPES[1:]:
+        turn = steps * shape[0]
+        yield (
+            shape,
+            torch.tensor(turn[len(steps) - 1 :: -1][: shape[0]] + turn[: shape[0]])[: shape[0]],
+        )
+
+
+def draw(shape: tuple[int, ...], salt: int) -> Tensor:
+    """Normal numbers in float64, the same at each call; `salt` separates the operands."""
+    generator = torch.Generator().manual_seed(7919 * salt + sum(shape) + 31 * len(shape))
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+Coefficient = Callable[[Any], Number]
+"""A number of a `Row`."""
+
+
+def linear_case(
+    method: str,
+    arguments: Mapping[str, Any],
+    known: Truth,
+    t: Tensor,
+    terms: Mapping[str, Coefficient],
+    *,
+    operands: Mapping[str, Tensor] | None = None,
+    select: Callable[[Any], Tensor | None] = as_tensor,
+    label: str = "",
+    relative_to: str = "sum",
+) -> Case:
+    """A result that is a linear combination of operands with per-step coefficients, with its 50-digit element.
+
+    `terms` maps the name of an operand (an argument, or one of `operands`) to its coefficient. The scale is the sum of the
+    absolute products (`sum`) or the larger of them (`largest`), and at least the smallest normal number of the dtype.
+    """
+    given = {**arguments, **(operands or {})}
+    values = {k: v.double() for k, v in given.items() if isinstance(v, Tensor)}
+    name = next(iter(terms))
+    first, smallest = values[name], torch.finfo(given[name].dtype).tiny
+    products = [known.column(c, t, first.ndim) * values[name] for name, c in terms.items()]
+    stacked = torch.stack(torch.broadcast_tensors(*products))
+    magnitude = stacked.abs()
+    scale = magnitude.sum(0) if relative_to == "sum" else magnitude.amax(0)
+
+    def exact(index: tuple[int, ...]) -> Number:
+        row = known.rows[int(t[index[0]])]
+        return sum(c(row) * float(values[name][index]) for name, c in terms.items())
+
+    return Case(
+        method=method,
+        arguments=arguments,
+        expected=stacked.sum(0),
+        scale=scale.clamp(min=smallest),
+        select=select,
+        exact=exact,
+        label=label,
+    )

@@ -1,0 +1,291 @@
+"""Laws on the forward process: marginal, posterior, precision, batch independence of the noising itself."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Implementation, Posterior, Setting
+from ddpm_ref.conformance.laws.law import (
+    COEFFICIENT_REASON,
+    COEFFICIENT_TOLERANCES,
+    Case,
+    Law,
+    batches,
+    draw,
+    linear_case,
+    probe_steps,
+    settings_with_truth,
+)
+from ddpm_ref.conformance.laws.truth import reverse_variance
+
+
+def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for shape, t in batches(known.T):
+            x0, noise = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
+            arguments = {"setting": setting, "x0": x0, "t": t, "noise": noise}
+            terms = {"x0": lambda r: r.a, "noise": lambda r: r.s}
+            yield linear_case("q_sample", arguments, known, t, terms, relative_to="largest")
+
+
+def _noise_survives(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        t = torch.arange(1, min(known.T, 17) + 1)
+        noise = draw((len(t), 3), 3).to(dtype)
+        arguments = {"setting": setting, "x0": torch.zeros_like(noise), "t": t, "noise": noise}
+        yield linear_case("q_sample", arguments, known, t, {"noise": lambda r: r.s})
+
+
+def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting in implementation.settings():
+        x0, noise = draw((2, 3), 1).to(dtype), draw((2, 3), 2).to(dtype)
+        t = torch.tensor([1, setting.steps])
+
+        def kept(candidate: Implementation, arguments: Any = (setting, x0, t, noise)) -> Tensor:
+            result = candidate.q_sample(*arguments)
+            return torch.tensor([result.dtype == dtype, result.shape == arguments[1].shape])
+
+        yield Case(
+            "q_sample",
+            {"setting": setting, "x0": x0, "t": t, "noise": noise},
+            torch.ones(2, dtype=torch.float64),
+            run=kept,
+            label="q_sample keeps (dtype, shape) of x0",
+        )
+
+
+def _posterior_mean(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for shape, t in batches(known.T):
+            x0, x_t = draw(shape, 1).to(dtype), draw(shape, 4).to(dtype)
+            yield linear_case(
+                "posterior",
+                {"setting": setting, "x0": x0, "x_t": x_t, "t": t},
+                known,
+                t,
+                {"x0": lambda r: r.clean_part, "x_t": lambda r: r.noisy_part},
+                select=lambda posterior: posterior.mean,
+                label="posterior(…).mean",
+            )
+
+
+def _filled(value: Tensor | None, posterior: Posterior) -> Tensor | None:
+    return None if value is None else value.expand_as(posterior.mean)
+
+
+def _posterior_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for shape, t in batches(known.T):
+            arguments = {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t}
+            expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
+            yield Case(
+                "posterior",
+                arguments,
+                expected,
+                torch.where(expected > 0, expected, 1.0),
+                select=lambda p: _filled(p.variance, p),
+                exact=lambda i, k=known, t=t: k.rows[int(t[i[0]])].posterior_variance,  # type: ignore[misc]
+                label="posterior(…).variance",
+            )
+
+
+def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        for shape, t in batches(known.T):
+            later = t[t >= 2]
+            if len(later) < len(t):
+                continue
+            arguments = {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t}
+            expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
+            yield Case(
+                "posterior",
+                arguments,
+                expected.log(),
+                select=lambda p: _filled(p.log_variance, p),
+                label="posterior(…).log_variance",
+            )
+
+
+def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting in implementation.settings():
+        t = torch.tensor(sorted({1, min(2, setting.steps), setting.steps}))
+        for variance in ("posterior", "beta"):
+
+            def ratio(
+                candidate: Implementation,
+                setting: Any = setting,
+                name: str = variance,
+                t: Tensor = t,
+            ) -> Tensor:
+                value, log_value = candidate.reverse_variance(setting, name, t)
+                return log_value.double().exp() / value.double()
+
+            yield Case(
+                "reverse_variance",
+                {"setting": setting, "variance": variance, "t": t},
+                torch.ones(len(t), dtype=torch.float64),
+                run=ratio,
+                label="exp(log-variance)/variance",
+            )
+
+
+def _first_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, _ in settings_with_truth(implementation):
+        x0, t = draw((1, 1), 1), torch.tensor([1])
+        yield Case(
+            "posterior",
+            {"setting": setting, "x0": x0, "x_t": draw((1, 1), 4), "t": t},
+            torch.full((1, 1), -torch.inf, dtype=torch.float64),
+            select=lambda p: _filled(p.log_variance, p),
+            label="posterior(…).log_variance",
+        )
+
+
+def _reverse_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        t = torch.tensor([step for step in probe_steps(known.T) if step >= 2], dtype=torch.int64)
+        for variance in ("posterior", "beta"):
+            expected = known.column(lambda r, v=variance: reverse_variance(v, r), t)  # type: ignore[misc]
+            yield Case(
+                "reverse_variance",
+                {"setting": setting, "variance": variance, "t": t},
+                expected,
+                expected,
+                select=lambda pair: pair[0],
+                exact=lambda i, k=known, t=t, v=variance: reverse_variance(v, k.rows[int(t[i[0]])]),  # type: ignore[misc]
+                label="reverse_variance(…)[0]",
+            )
+
+
+def _noised(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in settings_with_truth(implementation):
+        if setting.zero_terminal_snr:
+            continue
+        for shape in ((1, 1), (7, 7), (3, 1, 5, 2)):
+            t = torch.tensor([known.T, 1, (known.T + 1) // 2] * 3)[: shape[0]]
+            x0 = draw(shape, 1)
+            signal = known.column(lambda r: r.a, t, len(shape)) * x0
+            sigma = known.column(lambda r: r.s, t, len(shape))
+
+            def recomputed(
+                candidate: Implementation,
+                setting: Setting = setting,
+                inputs: tuple[Tensor, ...] = (x0, t, signal, sigma),
+            ) -> Tensor:
+                x0, t, signal, sigma = inputs
+                x_t, eps = candidate.noised(setting, x0, t, 0)
+                return signal + sigma * eps.double() - x_t.double()
+
+            yield Case(
+                "noised",
+                {"setting": setting, "x0": x0, "t": t, "seed": 0},
+                torch.zeros(shape, dtype=torch.float64),
+                run=recomputed,
+                label="√ᾱ x0 + √(1−ᾱ) target − x_t",
+            )
+
+
+LAWS = (
+    Law(
+        "I1-marginal",
+        "marginal of x_t",
+        "q_sample(x0, t, ε) = √ᾱ_t x0 + √(1−ᾱ_t) ε.",
+        "t steps of variance-preserving noising compose to one, with ᾱ the product of 1−β.",
+        "Ho et al. 2020, eq. 4.",
+        COEFFICIENT_TOLERANCES,
+        "Relative to the larger product. " + COEFFICIENT_REASON,
+        _marginal,
+    ),
+    Law(
+        "I15-noise",
+        "noise survives",
+        "With x0 = 0, x_t/ε = √(1−ᾱ_t) at the first steps, in every dtype.",
+        "1−ᾱ_1 = 1e-4 is below the spacing of bf16 and fp16 at 1: coefficients must be rounded after 1−ᾱ is formed, not before.",
+        "Seen: no noise at all at the first 2 steps in fp16 and the first 10 in bf16.",
+        COEFFICIENT_TOLERANCES,
+        "Relative to the noise itself. " + COEFFICIENT_REASON,
+        _noise_survives,
+    ),
+    Law(
+        "I29-form",
+        "dtype and shape kept",
+        "x_t has the dtype and the shape of x0.",
+        "A training loop under mixed precision relies on it; a float64 coefficient silently promotes.",
+        "torch type promotion; seen: a float64 x_t from a float32 batch.",
+        dict.fromkeys(COEFFICIENT_TOLERANCES, 0.0),
+        "Yes or no.",
+        _kept_form,
+    ),
+    Law(
+        "I2-mean",
+        "posterior mean",
+        "μ̃ = √ᾱ_{t−1}β_t/(1−ᾱ_t) x0 + √(1−β_t)(1−ᾱ_{t−1})/(1−ᾱ_t) x_t; x0 itself at t = 1.",
+        "The product of N(x_{t−1}; √ᾱ_{t−1} x0, 1−ᾱ_{t−1}) and N(x_t; √(1−β_t) x_{t−1}, β_t): precision-weighted mean.",
+        "Ho et al. 2020, eq. 7.",
+        COEFFICIENT_TOLERANCES,
+        "Relative to the sum of the absolute products. " + COEFFICIENT_REASON,
+        _posterior_mean,
+    ),
+    Law(
+        "I2-posterior-variance",
+        "posterior variance",
+        "The posterior's variance is β̃_t, 0 at t = 1.",
+        "The inverse of the sum of the two precisions.",
+        "Ho et al. 2020, eq. 7.",
+        {torch.float64: 1e-12},
+        "Relative; the tables are good to 1e-12.",
+        _posterior_variance,
+    ),
+    Law(
+        "I20-posterior",
+        "posterior log-variance",
+        "The posterior's log-variance is ln β̃_t for t ≥ 2.",
+        "A floor such as 1e-20 or a value copied from another step is another distribution.",
+        "Seen: t = 1 floored at 1e-20 in one file and copied from t = 2 in another of the same project.",
+        {torch.float64: 1e-12},
+        "Absolute, that is relative for the variance.",
+        _posterior_log_variance,
+    ),
+    Law(
+        "I20-consistent",
+        "exp(log-variance) = variance",
+        "For each reverse variance and step, exp(log-variance) equals the variance; for both choices at t = 1 too.",
+        "Samplers read one, bounds the other: they must describe the same Gaussian.",
+        "Seen: fixed-large variance ≠ exp(log-variance) at the first step; a network's variance used as a log-variance.",
+        {torch.float64: 1e-12},
+        "One exponential of a number below 50: 1e-14.",
+        _reverse_log_variance,
+    ),
+    Law(
+        "I20-first",
+        "posterior at t = 1",
+        "At t = 1 the posterior is the point x0: its log-variance is −∞, not a floor and not another step's value.",
+        "β̃_1 = 0. A floor of 1e-20 inside a KL, or as the lower end of a learned range, is 46 nats of nothing.",
+        "Ho et al. 2020, eq. 7. Seen: floored at 1e-20 in one file, copied from t = 2 in another of the same project.",
+        {torch.float64: 0.0},
+        "An infinity is exact.",
+        _first_log_variance,
+    ),
+    Law(
+        "I20-reverse",
+        "reverse variances",
+        "The reverse step's variance for t ≥ 2 is β̃_t (`posterior`) or β_t (`beta`) of the visited steps.",
+        "The two extreme choices: exact for data at a point, and for data that are N(0, I).",
+        "Ho et al. 2020, section 3.2. Seen: β of the full schedule used under respacing.",
+        {torch.float64: 1e-12},
+        "Relative; the tables are good to 1e-12.",
+        _reverse_variance,
+    ),
+    Law(
+        "I19-recomputable",
+        "target belongs to x_t",
+        "Where the noising draws its own noise, the ε it reports as target satisfies x_t = √ᾱ x0 + √(1−ᾱ) ε.",
+        "The target must be recomputable from (x_t, x0, t).",
+        "Seen: noise permuted inside q_sample but not in the target.",
+        {torch.float64: 1e-6},
+        "Float32 noise added in float64 is exact; 1e-6 allows a library that works in float32.",
+        _noised,
+    ),
+)

@@ -1,0 +1,208 @@
+"""Laws on sampling: a reverse step is the posterior with the model's x_0, and chains end at what the model says."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.laws.bound import ConstantModel
+from ddpm_ref.conformance.laws.law import Case, Law, batches, draw, linear_case, settings_with_truth
+from ddpm_ref.conformance.laws.truth import MP, Number, Row, Truth
+
+_SPACES = ("eps", "x0", "v")
+_SAMPLERS = (("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0))
+
+
+def step_coefficients(row: Row, sampler: str, eta: float) -> tuple[Number, Number, Number]:
+    """Factors of (x̂_0, x_t, noise) of one reverse step; at t = 1 the result is x̂_0.
+
+    DDPM: (c_0, c_t, √β̃). DDIM (Song et al. 2021, eq. 12): with σ = η√β̃ and ε̂ = (x_t − a x̂_0)/s,
+    √ᾱ_{t−1} x̂_0 + √(1−ᾱ_{t−1}−σ²) ε̂ + σ noise.
+    """
+    deviation = MP.sqrt(row.posterior_variance)
+    if sampler == "ddpm":
+        return row.clean_part, row.noisy_part, deviation
+    sigma = MP.mpf(eta) * deviation
+    direction = MP.sqrt(row.previous_rest - sigma**2) / row.s
+    return MP.sqrt(row.previous_alpha_bar) - direction * row.a, direction, sigma
+
+
+def _steps(
+    implementation: Implementation, sampler: tuple[str, float], dtype: torch.dtype
+) -> Iterator[Case]:
+    name, eta = sampler
+    for setting, known in settings_with_truth(implementation):
+        for shape, t in batches(known.T):
+            for space in _SPACES:
+                if any(known.rows[int(k)].conversion(space, "x0") is None for k in t):
+                    continue
+                yield _step_case(setting, known, shape, t, space, name, eta, dtype)
+
+
+def _step_case(
+    setting: Setting,
+    known: Truth,
+    shape: tuple[int, ...],
+    t: Tensor,
+    space: str,
+    name: str,
+    eta: float,
+    dtype: torch.dtype,
+) -> Case:
+    def on_prediction(row: Row) -> Number:
+        return step_coefficients(row, name, eta)[0] * row.conversion(space, "x0")[0]  # type: ignore[index]
+
+    def on_noisy(row: Row) -> Number:
+        clean, noisy, _ = step_coefficients(row, name, eta)
+        return clean * row.conversion(space, "x0")[1] + noisy  # type: ignore[index]
+
+    return linear_case(
+        "sampler_step",
+        {
+            "setting": setting,
+            "prediction": draw(shape, 5).to(dtype),
+            "x_t": draw(shape, 4).to(dtype),
+            "t": t,
+            "noise": draw(shape, 2).to(dtype),
+            "parameterization": space,
+            "sampler": name,
+            "eta": eta,
+        },
+        known,
+        t,
+        {
+            "prediction": on_prediction,
+            "x_t": on_noisy,
+            "noise": lambda r: step_coefficients(r, name, eta)[2],
+        },
+    )
+
+
+def _ancestral(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    yield from _steps(implementation, ("ddpm", 0.0), dtype)
+
+
+def _implicit(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for sampler in _SAMPLERS[1:]:
+        yield from _steps(implementation, sampler, dtype)
+
+
+def _last(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """The last step returns the model's x0, whatever the noise argument."""
+    for setting, known in settings_with_truth(implementation):
+        x_t, noise = draw((2, 3), 4).to(dtype), draw((2, 3), 2).to(dtype)
+        said, t = draw((2, 3), 5).to(dtype), torch.tensor([1, 1])
+        for sampler, eta in _SAMPLERS:
+            arguments = {
+                "setting": setting,
+                "prediction": said,
+                "x_t": x_t,
+                "t": t,
+                "noise": noise,
+                "parameterization": "x0",
+                "sampler": sampler,
+                "eta": eta,
+            }
+            yield linear_case("sampler_step", arguments, known, t, {"prediction": lambda r: MP.one})
+
+
+def _chains(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        for sampler in ("ddpm", "ddim"):
+            for space in ("x0", "v") if known.rows[-1].alpha_bar == 0 else _SPACES:
+                expected = torch.full((2, 3), 1.75, dtype=torch.float64)
+                yield Case(
+                    "sample",
+                    {
+                        "setting": setting,
+                        "model": ConstantModel(known, space, 1.75),
+                        "shape": (2, 3),
+                        "parameterization": space,
+                        "sampler": sampler,
+                    },
+                    expected,
+                )
+
+
+def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
+    return sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)[:4]
+
+
+def _visited(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        originals = [row.original for row in known.rows[1:]][::-1]
+        for sampler in ("ddpm", "ddim"):
+
+            def steps(
+                candidate: Implementation, inputs: Any = (setting, sampler), known: Truth = known
+            ) -> Tensor:
+                model = ConstantModel(known, "x0", 0.25)
+                candidate.sample(inputs[0], model, (1, 3), "x0", inputs[1])
+                return torch.tensor(model.asked)
+
+            yield Case(
+                "sample",
+                {"setting": setting, "sampler": sampler},
+                torch.tensor(originals, dtype=torch.float64),
+                run=steps,
+                label="steps at which the sampler asks the model",
+            )
+
+
+_TOLERANCES = {torch.float64: 4e-12, torch.float32: 16 * 2.0**-23}
+_REASON = "Relative to the sum of the absolute products: a conversion to x0 and a combination, each of a few roundings."
+
+LAWS = (
+    Law(
+        "I16-ancestral",
+        "ancestral step",
+        "x_{t−1} = c_0 x̂0 + c_t x_t + √β̃ z with the previous step of the list; with the true x0 it samples the posterior.",
+        "The reverse Gaussian with μ̃(x_t, x̂0) and β̃ of the visited steps.",
+        "Ho et al. 2020, algorithm 2. Seen: β of the full schedule under respacing; the previous step from the stride.",
+        _TOLERANCES,
+        _REASON,
+        _ancestral,
+    ),
+    Law(
+        "I16-ddim",
+        "DDIM step",
+        "x' = √ᾱ' x̂0 + √(1−ᾱ'−σ²) ε̂ + σ z, σ = η√β̃; η = 1 has the ancestral variance, η = 0 is deterministic.",
+        "Any such σ keeps the marginals q(x_t | x0).",
+        "Song et al. 2021, eqs. 12, 16. Seen: variance ∝ η instead of η²; x0 used as ε.",
+        _TOLERANCES,
+        _REASON,
+        _implicit,
+    ),
+    Law(
+        "I16-last",
+        "last step",
+        "The step to 0 returns x̂0 and adds no noise.",
+        "β̃_1 = 0 and c_0 = 1, c_t = 0 at t = 1.",
+        "Ho et al. 2020, algorithm 2, line 3.",
+        _TOLERANCES,
+        _REASON,
+        _last,
+    ),
+    Law(
+        "I16-chain",
+        "chain of a constant model",
+        "If the model always says x0 = g, every chain ends at g; also for |g| > 1 where nothing is clipped.",
+        "The last step returns x̂0.",
+        "Ho et al. 2020, algorithm 2.",
+        {torch.float64: 1e-3},
+        "Absolute; chains run in float32, and x̂0 from ε is amplified by at most 1/√ᾱ_1 at the end.",
+        _chains,
+    ),
+    Law(
+        "I16-visited",
+        "steps of the chain",
+        "The sampler asks the model once per visited step, from the last to the first, by the index of the trained model.",
+        "A respaced chain uses the trained network at the chosen steps.",
+        "Nichol & Dhariwal 2021, section 4. Seen: previous step from the stride instead of the list.",
+        {torch.float64: 0.0},
+        "A list of integers.",
+        _visited,
+    ),
+)

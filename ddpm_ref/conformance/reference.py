@@ -1,0 +1,333 @@
+"""Our own implementation under the laws: an adapter like any other, one call per method.
+
+`Reference` is also what the mutants override, one method at a time, and the yardstick of classification: `rounded(dtype)` is
+the same formulas on a schedule whose tables were formed naively in that dtype, so that a failure which it shares is one
+of precision and not of a formula.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from ddpm_ref.conformance.implementation import (
+    Bound,
+    Implementation,
+    Model,
+    NotOffered,
+    Posterior,
+    Setting,
+)
+from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
+from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
+from ddpm_ref.noise import NoiseStream, Use
+from ddpm_ref.objective import loss, weight
+from ddpm_ref.optimization import averaged_model, ema_decay
+from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
+from ddpm_ref.parameterization import convert, target
+from ddpm_ref.process import q_posterior, q_sample
+from ddpm_ref.reverse import reverse_variance, sum_dims
+from ddpm_ref.sampler import SamplerRule, sample, step
+from ddpm_ref.schedule import (
+    SCHEDULES,
+    Schedule,
+    rescale_to_zero_terminal_snr,
+    schedule_from_beta,
+    schedule_from_log_snr,
+)
+
+_HYBRID_LAMBDA = 0.001
+
+
+@lru_cache(maxsize=64)
+def schedule_of(setting: Setting) -> Schedule:
+    """Our schedule for a setting."""
+    if setting.log_snr is not None:
+        schedule = schedule_from_log_snr(setting.log_snr)
+    elif setting.beta is not None:
+        schedule = schedule_from_beta(setting.beta)
+    elif setting.name in SCHEDULES:
+        schedule = SCHEDULES[setting.name](setting.T)
+    else:
+        raise NotOffered(f"no schedule named {setting.name!r}")
+    schedule = rescale_to_zero_terminal_snr(schedule) if setting.zero_terminal_snr else schedule
+    return schedule if setting.timesteps is None else schedule.respaced(setting.timesteps)
+
+
+class Reference(Implementation):
+    """`ddpm_ref` itself."""
+
+    name = "ddpm_ref"
+
+    def schedule(self, setting: Setting) -> Schedule:
+        """The schedule that every method uses: the one place where a mutant exchanges it."""
+        return schedule_of(setting)
+
+    def tables(self, setting: Setting) -> Mapping[str, Tensor]:
+        """The stored tables without the entry of clean data."""
+        schedule = self.schedule(setting)
+        names = ("beta", "alpha_bar", "one_minus_alpha_bar", "log_snr", "posterior_variance")
+        found = {name: getattr(schedule, name)[1:] for name in names}
+        return {**found, "snr": found["log_snr"].exp()}
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """`ddpm_ref.q_sample`."""
+        return q_sample(x0, t, self.schedule(setting), noise)
+
+    def noised(self, setting: Setting, x0: Tensor, t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """The noise of the stream and `ddpm_ref.q_sample`: the definition of every fused kernel."""
+        eps = NoiseStream(seed).normal(x0.shape, step=0, dtype=x0.dtype)
+        return self.q_sample(setting, x0, t, eps), eps
+
+    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
+        """`ddpm_ref.q_posterior`."""
+        gaussian = q_posterior(x0, x_t, t, self.schedule(setting))
+        return Posterior(gaussian.mean, gaussian.log_var.exp(), gaussian.log_var)
+
+    def reverse_variance(self, setting: Setting, variance: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The table of `ddpm_ref.reverse` and its logarithm."""
+        values = reverse_variance(variance, self.schedule(setting))[t]
+        return values, values.log()
+
+    def target(
+        self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
+    ) -> Tensor:
+        """`ddpm_ref.target`."""
+        return target(parameterization, x0, eps, t, self.schedule(setting))
+
+    def convert(
+        self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
+    ) -> Tensor:
+        """`ddpm_ref.convert`."""
+        return convert(prediction, x_t, t, self.schedule(setting), source=source, to=to)
+
+    def weight(self, setting: Setting, weighting: str, t: Tensor, parameterization: str) -> Tensor:
+        """`ddpm_ref.weight`."""
+        return weight(weighting, t, self.schedule(setting), parameterization=parameterization)
+
+    def loss(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        parameterization: str,
+        weighting: str,
+    ) -> Tensor:
+        """`ddpm_ref.loss`."""
+        return loss(
+            prediction,
+            x0,
+            eps,
+            t,
+            self.schedule(setting),
+            parameterization=parameterization,
+            weighting=weighting,
+        )
+
+    def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
+        """The two terms as they would be added: λ times an unbiased estimate of the sum over t."""
+        return simple + _HYBRID_LAMBDA * setting.steps * bound_term
+
+    def gaussian_kl(
+        self, mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor
+    ) -> Tensor:
+        """`ddpm_ref.gaussian_kl`."""
+        return gaussian_kl(mean1, log_var1, mean2, log_var2)
+
+    def discretized_log_likelihood(
+        self, x: Tensor, mean: Tensor, log_scale: Tensor, levels: int
+    ) -> Tensor:
+        """`ddpm_ref.discretized_gaussian_log_likelihood`."""
+        return discretized_gaussian_log_likelihood(x, mean, log_scale, levels)
+
+    def prior_kl(self, setting: Setting, x0: Tensor) -> Tensor:
+        """`ddpm_ref.prior_kl`."""
+        return prior_kl(x0, self.schedule(setting))
+
+    def bound_term(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        parameterization: str,
+        variance: str,
+    ) -> Tensor:
+        """Posterior against the model's Gaussian, by the pieces that `ddpm_ref.elbo` uses."""
+        forward = self.posterior(setting, x0, x_t, t)
+        mean = self.convert(setting, prediction, x_t, t, parameterization, "mean")
+        _, log_var = self.reverse_variance(setting, variance, t)
+        log_var = log_var.reshape(-1, *[1] * (x0.ndim - 1)).expand_as(mean)
+        assert forward.log_variance is not None
+        return sum_dims(self.gaussian_kl(forward.mean, forward.log_variance, mean, log_var))
+
+    def bound(
+        self,
+        setting: Setting,
+        model: Model,
+        x0: Tensor,
+        parameterization: str,
+        variance: str,
+        decoder: str,
+        levels: int | None,
+    ) -> Bound:
+        """`ddpm_ref.elbo`."""
+        return _terms(
+            elbo(
+                model,
+                x0,
+                self.schedule(setting),
+                parameterization=parameterization,
+                variance=variance,
+                decoder=decoder,
+                levels=levels,
+            )
+        )
+
+    def bits_per_dim(self, nats: Tensor, dims: int) -> Tensor:
+        """The unit of `ElboTerms.bits_per_dim`."""
+        nothing = torch.zeros_like(nats)
+        return ElboTerms(nats, nothing[:, None], nothing, dims).bits_per_dim
+
+    def gaussian_denoise(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """`GaussianOracle.denoise`."""
+        return GaussianOracle(mean, covariance).denoise(x_t, t, self.schedule(setting))
+
+    def mixture_denoise(
+        self,
+        setting: Setting,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        """`MixtureOracle.denoise`."""
+        oracle = MixtureOracle(weights, means, covariances)
+        return oracle.denoise(x_t, t, self.schedule(setting))
+
+    def empirical_denoise(self, setting: Setting, data: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """`EmpiricalOracle.denoise`."""
+        return EmpiricalOracle(data).denoise(x_t, t, self.schedule(setting))
+
+    def gaussian_log_prob(self, mean: Tensor, covariance: Tensor, x0: Tensor) -> Tensor:
+        """`GaussianOracle.log_prob`."""
+        return GaussianOracle(mean, covariance).log_prob(x0)
+
+    def mixture_log_prob(
+        self, weights: Tensor, means: Tensor, covariances: Tensor, x0: Tensor
+    ) -> Tensor:
+        """`MixtureOracle.log_prob`."""
+        return MixtureOracle(weights, means, covariances).log_prob(x0)
+
+    def gaussian_entropy(self, covariance: Tensor) -> float:
+        """`GaussianOracle.entropy`."""
+        return float(GaussianOracle(torch.zeros(len(covariance)), covariance).entropy())
+
+    def gaussian_bound(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, variance: str
+    ) -> Bound:
+        """`GaussianOracle.expected_elbo`."""
+        oracle = GaussianOracle(mean, covariance)
+        return _terms(oracle.expected_elbo(self.schedule(setting), variance))
+
+    def sampler_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        sampler: str,
+        eta: float,
+    ) -> Tensor:
+        """`ddpm_ref.sampler.step`, with the noise that its Gaussian asks for."""
+        rule = SamplerRule(sampler, eta=eta)
+        reached = step(
+            prediction, x_t, t, self.schedule(setting), parameterization=parameterization, rule=rule
+        )
+        return reached.mean + torch.exp(0.5 * reached.log_var) * noise
+
+    def sample(
+        self,
+        setting: Setting,
+        model: Model,
+        shape: tuple[int, ...],
+        parameterization: str,
+        sampler: str,
+    ) -> Tensor:
+        """`ddpm_ref.sample`."""
+        return sample(
+            model, shape, self.schedule(setting), parameterization=parameterization, sampler=sampler
+        )
+
+    def noise(self, shape: tuple[int, ...], seed: int, step: int, first_index: int) -> Tensor:
+        """`NoiseStream.normal`."""
+        return NoiseStream(seed).normal(shape, step=step, first_index=first_index)
+
+    def time_steps(self, count: int, T: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The uniform draw that the trainer makes: one t per sample, weight 1."""
+        stream = NoiseStream(seed)
+        t = stream.integers((count,), low=1, high=T + 1, use=Use.TIMESTEP, step=0)
+        return t, torch.ones(count, dtype=torch.float64)
+
+    def ema(self, values: Tensor, decay: float) -> Tensor:
+        """The trainer's average once its warm-up is over, which the first value is held for."""
+        return _averages(values, decay)
+
+
+def _averages(values: Tensor, decay: float) -> Tensor:
+    """`torch.optim.swa_utils` on a module that holds one number."""
+    holder = nn.Linear(1, 1, bias=False, dtype=values.dtype)
+    average = averaged_model(holder, decay)
+    update = 1
+    while ema_decay(update, decay) < decay:
+        update += 1
+    history = []
+    for value in (*values[:1].expand(update), *values):
+        nn.init.constant_(holder.weight, float(value))
+        average.update_parameters(holder)
+        history.append(next(average.module.parameters()).detach().reshape(()).clone())
+    return torch.stack(history[update:])
+
+
+def _terms(terms: ElboTerms) -> Bound:
+    return Bound(
+        prior=terms.prior,
+        diffusion=terms.diffusion,
+        reconstruction=terms.reconstruction,
+        total=terms.total,
+        bits_per_dim=terms.bits_per_dim,
+    )
+
+
+class RoundedReference(Reference):
+    """The reference on tables formed plainly in one dtype: β and the running product rounded, 1−ᾱ by subtraction.
+
+    Args:
+        dtype: dtype of the tables.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.table_dtype = dtype
+        self.name = f"ddpm_ref with {dtype} tables"
+
+    def schedule(self, setting: Setting) -> Schedule:
+        """The rounded schedule."""
+        exact = super().schedule(setting)
+        beta = exact.beta.to(self.table_dtype)
+        kept = torch.cumprod(1 - beta, 0)
+        rest = 1 - kept
+        log_snr = (kept.double() / rest.double()).log()
+        log_snr[0] = math.inf
+        if setting.zero_terminal_snr:
+            log_snr[-1] = -math.inf
+        return Schedule(beta.double(), log_snr, exact.timesteps)
