@@ -1,0 +1,121 @@
+"""`ddpm-bench train`: one folder with everything, resumed bit for bit, errors in one line."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.__main__ import main
+from ddpm_ref.checkpoint import load_checkpoint
+from ddpm_ref.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+TINY = ["--network", "article", "--set", "T=5", "--set", "batch_size=6", "--sampler-steps", "2"]
+
+
+def losses(out: Path) -> list[str]:
+    with open(out / "log.csv", newline="") as file:
+        return [row["loss"] for row in csv.DictReader(file)]
+
+
+def test_a_run_leaves_config_checkpoint_log_and_pictures(tmp_path, capsys):
+    assert main(["train", *TINY, "--steps", "3", "--seed", "7", "--out", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint.pt", "config.toml", "log.csv", "loss.png", "samples.png"
+    ]  # fmt: skip
+    config = TrainConfig.from_toml((tmp_path / "config.toml").read_text())
+    assert (config.T, config.steps, config.seed, config.network) == (5, 3, 7, "article")
+    assert load_checkpoint(tmp_path / "checkpoint.pt").step == 3
+    assert len(losses(tmp_path)) == 3
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert "3 steps, loss" in capsys.readouterr().out
+
+
+def test_resume_continues_the_log_and_the_bits(tmp_path, capsys):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(["train", *TINY, "--steps", "5", "--out", str(whole)]) == 0
+    assert main(["train", *TINY, "--steps", "2", "--out", str(parts)]) == 0
+    with open(parts / "log.csv", "a") as file:
+        file.write("3,0.5,0,0,0\r\n")  # a step that was logged but not saved
+    assert (
+        main(["train", "--steps", "5", "--resume", "--sampler-steps", "2", "--out", str(parts)])
+        == 0
+    )
+    assert losses(parts) == losses(whole)
+    models = [load_checkpoint(out / "checkpoint.pt").model.state_dict() for out in (whole, parts)]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", str(parts)]) == 0
+    assert "has its 5 steps already" in capsys.readouterr().out
+
+
+def test_a_config_file_is_read_and_overridden(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text('network = "article"\nT = 5\nsteps = 9\n[network_options]\nhidden = 3\n')
+    words = ["--steps", "1", "--set", "network_options.hidden=4", "--sampler-steps", "1"]
+    assert main(["train", "--config", str(file), *words, "--out", str(tmp_path / "run")]) == 0
+    config = TrainConfig.from_toml((tmp_path / "run/config.toml").read_text())
+    assert (config.T, config.steps, config.network_options) == (5, 1, {"hidden": 4})
+
+
+def test_divergence_is_said_and_exits_1(tmp_path, capsys):
+    words = [*TINY, "--steps", "60", "--set", "learning_rate=1e30", "--set", "warmup_steps=0"]
+    assert main(["train", *words, "--out", str(tmp_path)]) == 1
+    assert "diverged at step" in capsys.readouterr().out
+    assert not (tmp_path / "samples.png").exists()
+    assert (tmp_path / "loss.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--weighting", "simpel"], "unknown weighting 'simpel'"),
+        (["--set", "learnig_rate=1"], "did you mean 'learning_rate'"),
+        (["--set", "schedule=cosine"], "text in quotes"),
+        (["--data", "digit"], "did you mean digits"),
+        (["--config", "absent.toml"], "does not exist"),
+        (["--resume"], "leave --resume out"),
+        (["--steps", "many"], "not a whole number"),
+        (["--stepz", "3"], "--steps"),
+    ],
+)
+def test_errors_of_use_are_one_line_and_exit_2(tmp_path, capsys, words, message):
+    assert main(["train", *words, "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path, capsys):
+    assert main(["train", *TINY, "--steps", "1", "--out", str(tmp_path)]) == 0
+    assert main(["train", *TINY, "--steps", "1", "--out", str(tmp_path)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_torchrun_with_two_processes_gives_the_losses_of_one(tmp_path):
+    words = ["train", *TINY, "--steps", "3", "--precision", "float64"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    result = subprocess.run(
+        [*launcher, "-m", "bench", *words, "--out", str(tmp_path / "two")],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("3 steps, loss") == 1
+    one, two = ([float(v) for v in losses(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-10)
