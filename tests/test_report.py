@@ -196,7 +196,7 @@ def test_a_broken_part_is_said_and_costs_no_other(records, parts):
     assert report.broken[0].startswith("broken: KeyError: 'loss' (test_report.py, line ")
     assert not report.passed
     assert "could not be computed: broken: KeyError" in files["report.md"]
-    assert "Broken: a part failed" in files["report.md"]
+    assert "- ✗ **Broken**: not everything worked" in files["report.md"]
     assert SENTENCES["paragraph"] in files["report.html"]
 
 
@@ -219,6 +219,19 @@ def test_write(records, parts, tmp_path):
     }
 
 
+def test_failures_come_first_and_mark_nothing_else(records, parts):
+    verdict = build(records, [*parts, "broken"]).verdict
+    assert [(line.key, line.failed) for line in verdict] == [("broken", True), ("the-study", False)]
+
+
+def test_figure_names_are_unique(records, monkeypatch):
+    section = Section("S", [Figure("same", _draw, "1"), Fold("x", [Figure("same", _draw, "2")])])
+    module = types.SimpleNamespace(section=lambda records: section)
+    monkeypatch.setitem(sys.modules, "bench.report.twice", module)
+    with pytest.raises(ValueError, match="two figures are named 'same'"):
+        render(build(records, ["twice"]))
+
+
 def test_not_finite_data_are_refused(records, monkeypatch):
     section = Section("S", [], data={"x": float("nan")})
     module = types.SimpleNamespace(section=lambda records: section)
@@ -233,6 +246,7 @@ def test_a_row_of_another_length_is_refused():
 
 
 def test_inline_markup_and_escaping():
+    assert inline("a *b c* d*e*f") == "a <em>b c</em> d*e*f"
     text = inline("**b** `x<y` [l](https://example.org/?a=1&b=2) <script>")
     assert text == (
         "<strong>b</strong> <code>x&lt;y</code> "

@@ -7,8 +7,10 @@ Each part of the page is a module here with `section(records) -> Section | None`
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from bench.report.blocks import Figure
 from bench.report.document import Report, build
 
 __all__ = ["Report", "build", "render", "write"]
@@ -18,13 +20,25 @@ def render(report: Report) -> dict[str, str]:
     """Relative path → text of every file of the report."""
     from bench.report import figures, html, json, markdown
 
-    drawings = {f"figures/{f.name}.svg": figures.standalone(f) for f in markdown.figures(report)}
+    drawings = _drawings(markdown.figures(report))
     return {
-        "report.html": html.render(report),
+        "report.html": html.render(report, drawings),
         "report.md": markdown.render(report),
         "report.json": json.render(report),
-        **drawings,
+        **{f"figures/{name}.svg": figures.standalone(svg) for name, svg in drawings.items()},
     }
+
+
+def _drawings(blocks: Iterable[Figure]) -> dict[str, str]:
+    """Name → SVG; drawn once for all renderings."""
+    from bench.report import figures
+
+    drawings: dict[str, str] = {}
+    for figure in blocks:
+        if figure.name in drawings:
+            raise ValueError(f"two figures are named {figure.name!r}; names are unique in a report")
+        drawings[figure.name] = figures.svg(figure)
+    return drawings
 
 
 def write(report: Report, directory: str | os.PathLike[str]) -> list[Path]:

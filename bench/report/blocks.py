@@ -8,7 +8,7 @@ It picks the records of its own kind and answers None where there are none. It c
 depends on the time, the machine or a random number: the same records give the same section.
 
 **Text** (paragraphs, notes, captions, cells, headlines) may hold `code` in backticks, **bold** in
-two stars and [a link](address); nothing else is markup. Write formulas in Unicode (ε, x₀, √ᾱ_t, λ):
+two stars, *emphasis* in one and [a link](address); nothing else is markup. Write formulas in Unicode (ε, x₀, √ᾱ_t, λ):
 it is readable in all three renderings, in figures too.
 
 **Tables** hold strings: the section decides on digits and units. A `Cell` adds a tone (colour in

@@ -114,14 +114,19 @@ def _part(name: str) -> Part:
 
 
 def _verdict(present: Mapping[str, Section]) -> tuple[Headline, ...]:
-    """The headlines in `VERDICT_ORDER`; a failed part without one still gets its line."""
+    """What failed, because it puts the rest in doubt; then the headlines in `VERDICT_ORDER`."""
     order = [name for name in VERDICT_ORDER if name in present]
     order += [name for name in present if name not in order]
-    return tuple(line for name in order for line in _headlines(present[name]))
+    sections = [present[name] for name in order]
+    failures = [_failure(section) for section in sections if section.failed]
+    headlines = [
+        Headline(text, section.title, section.key, failed=False)
+        for section in sections
+        for text in section.headlines
+    ]
+    return (*failures, *headlines)
 
 
-def _headlines(section: Section) -> list[Headline]:
-    texts = list(section.headlines)
-    if section.failed and not texts:
-        texts = [f"{section.title}: a part failed; the section below says which and why."]
-    return [Headline(text, section.title, section.key, section.failed) for text in texts]
+def _failure(section: Section) -> Headline:
+    text = f"**{section.title}**: not everything worked; the section says what and why."
+    return Headline(text, section.title, section.key, failed=True)

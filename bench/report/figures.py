@@ -51,15 +51,15 @@ def svg(figure: Figure) -> str:
     return _adopt(text.getvalue(), figure)
 
 
-def standalone(figure: Figure) -> str:
-    """The figure as an SVG file of its own, light or dark as the reader prefers."""
+def standalone(drawing: str) -> str:
+    """The result of `svg` as a file of its own, light or dark as the reader prefers."""
     dark = ";".join(f"--series-{i}:{color}" for i, color in enumerate(DARK_PALETTE))
     style = (
         "<style>@media (prefers-color-scheme: dark){svg{"
         f"--ink:#e6e9ed;--muted:#a2abb6;--rule:#2e343c;--page:#15181c;{dark}"
         "}}</style>"
     )
-    head, _, body = svg(figure).partition(">")
+    head, _, body = drawing.partition(">")
     return f"{head}>{style}{body}\n"
 
 
@@ -70,6 +70,7 @@ def _style(salt: str) -> Any:
         "axes.axisbelow": True,
         "axes.edgecolor": MUTED,
         "axes.facecolor": "none",
+        "axes.formatter.min_exponent": 4,
         "axes.formatter.use_mathtext": False,
         "axes.grid": True,
         "axes.labelcolor": INK,

@@ -6,13 +6,14 @@ into right-aligned ones.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report import figures
-from bench.report.blocks import Block, Cell, Figure, Table
+from bench.report.blocks import Block, Cell, Table
 from bench.report.document import Report
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -20,12 +21,18 @@ _NUMBER = re.compile(r"[<>≤≥≈±~×]?\s*[-−+]?\s*(\d|∞)|–$|—$|$")
 _MARKUP = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
+    (re.compile(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])"), r"<em>\1</em>"),
     (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r'<a href="\2">\1</a>'),
 )
 
 
-def render(report: Report) -> str:
-    """The report as one self-contained HTML page."""
+def render(report: Report, drawings: Mapping[str, str]) -> str:
+    """The report as one self-contained HTML page.
+
+    Args:
+        report: what to render.
+        drawings: the SVG of each figure, by its name.
+    """
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -41,13 +48,13 @@ def render(report: Report) -> str:
         style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         palette=list(zip(figures.PALETTE, figures.DARK_PALETTE, strict=True)),
         kind=_kind,
-        svg=_svg,
+        drawings=drawings,
         columns=_numeric_columns,
     )
 
 
 def inline(text: str) -> Markup:
-    """`code`, **bold** and [links](address) as HTML; everything else is escaped."""
+    """`code`, **bold**, *emphasis* and [links](address) as HTML; everything else is escaped."""
     result = str(escape(text))
     for pattern, replacement in _MARKUP:
         result = pattern.sub(replacement, result)
@@ -61,10 +68,6 @@ def is_number(text: str) -> bool:
 
 def _kind(block: Block) -> str:
     return type(block).__name__
-
-
-def _svg(figure: Figure) -> Markup:
-    return Markup(figures.svg(figure))
 
 
 def _numeric_columns(table: Table) -> list[bool]:
