@@ -1,6 +1,7 @@
 """The report: a pure function of records, self-contained, and the same content three times."""
 
 import html.parser
+import importlib
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from bench.record import load, new_record, save
 from bench.report import build, render, write
 from bench.report import figures as figure_style
 from bench.report.blocks import Cell, Code, Figure, Fold, Note, Paragraph, Section, Table
+from bench.report.document import PARTS
 from bench.report.html import inline, is_number
 from bench.schema import schema
 
@@ -198,6 +200,14 @@ def test_a_broken_part_is_said_and_costs_no_other(records, parts):
     assert "could not be computed: broken: KeyError" in files["report.md"]
     assert "- ✗ **Broken**: not everything worked" in files["report.md"]
     assert SENTENCES["paragraph"] in files["report.html"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_is_absent_without_its_records(name):
+    other = new_record("other", protocol={})
+    module = importlib.import_module(f"bench.report.{name}")
+    assert module.section([]) is None
+    assert module.section([other]) is None
 
 
 def test_no_records(parts):

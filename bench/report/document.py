@@ -15,11 +15,11 @@ from typing import Protocol, cast
 from bench.record import Record
 from bench.report.blocks import Note, Section
 
-PARTS = ("verification", "throughput", "study", "bound", "mutation")
+PARTS = ("verification", "throughput", "study", "bound", "mutation", "parts")
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
 
-VERDICT_ORDER = ("study", "verification", "throughput", "bound", "mutation")
-"""The order of their headlines: the question that people come with is answered first."""
+VERDICT_ORDER = ("parts", "study", "verification", "throughput", "bound", "mutation")
+"""The order of their headlines: what broke, then the question that people come with."""
 
 
 class Part(Protocol):
