@@ -1,0 +1,74 @@
+r"""Noise and x_t in one pass: `fused_q_sample` and its providers.
+
+In a training step the noise is drawn and x_t formed before the network sees anything:
+
+    eps ~ N(0, I) from the stream,      x_t = √ᾱ_t x0 + √(1−ᾱ_t) eps.                                               (1)
+
+On a CPU the noise is the cost, on a GPU the memory traffic. A fused kernel keeps each number in a register from the
+random bits to the two stores: it reads x0 and writes x_t and eps, 12 bytes an element in float32, where separate operations
+read and write every intermediate.
+
+| provider   | noise                          | eq. (1)                   | bytes an element (float32)                       |
+|------------|--------------------------------|---------------------------|--------------------------------------------------|
+| `eager`    | `NoiseStream.normal`           | `q_sample`                | the definition; int64 words, hundreds            |
+| `compiled` | the fastest kernel that works  | torch.compile             | 4 (eps) + 12                                     |
+| `native`   | C++, SIMD, OpenMP              | fused                     | 12 (20 where a store first reads its cache line) |
+| `cuda`     | CUDA, from the same header     | fused                     | 12                                               |
+
+All give the same bits, `eps` and `x_t`, so a run on a GPU can be replayed on a CPU. `auto` takes `native` on the CPU and
+`cuda` on a CUDA device where they work, else `eager`. Libraries are compiled on first use and kept (`ddpm_ref.kernels.build`); a
+missing compiler is a reason in `q_sample_providers()`, not an error.
+
+**Instructions.** `native` in float32, 16 or 8 lanes a register, counted an element: Philox4x32-10 2.0 (AVX-512) or 4.5 (AVX2), the
+transform 1.3 or 2.8, eq. (1) with its load and stores 0.3 or 0.6. `python -m bench noise-test --instructions` counts them.
+"""
+
+from torch import Tensor
+
+from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, unavailable
+from ddpm_ref.noise import NoiseStream
+from ddpm_ref.schedule import Schedule
+from ddpm_ref.validation import check_floating, check_steps
+
+__all__ = ["fast_normal", "fused_q_sample", "q_sample_providers"]
+
+
+def fused_q_sample(
+    x0: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    stream: NoiseStream,
+    *,
+    step: int,
+    first_index: int = 0,
+    provider: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """Draw the noise and form x_t, eq. (1): what `stream.normal` and `q_sample` give, bit for bit.
+
+    Args:
+        x0: data `[B, *dims]`, float32, float64, bf16 or fp16, on any device; need not be contiguous.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+        stream: where the noise comes from.
+        step: which noise of the stream, 0 … 2³²−1: the training step.
+        first_index: global index of row 0: a batch may be split.
+        provider: `auto`, or a name of `q_sample_providers()`.
+
+    Returns:
+        (x_t, eps), both in x0's shape, dtype and device. x_t is differentiable in x0.
+
+    Raises:
+        ValueError: t, step or index out of range; a provider that is unknown, unavailable, or not for x0's device.
+        TypeError: integer images, or a floating-point t.
+    """
+    check_floating(x0=x0)
+    check_steps(t, schedule.T, x0.shape[0])
+    if t.device != x0.device:
+        raise ValueError(f"t is on {t.device} but x0 is on {x0.device}: pass t.to(x0.device)")
+    chosen = checked_provider(provider, x0.device.type)
+    return chosen.run(x0, t, schedule, stream, step=step, first_index=first_index)
+
+
+def q_sample_providers() -> dict[str, str | None]:
+    """Every provider by name, with None where it works here or the reason why it does not (builds what is missing)."""
+    return {name: unavailable(name) for name in PROVIDERS}

@@ -1,0 +1,168 @@
+"""Compile a shared library once and keep it: the cache that the native and the CUDA provider share.
+
+A library's file name holds a hash of all that it is made from (sources, commands, compiler version), so nothing is ever
+stale. It is built in a temporary directory beside its place and moved there by one atomic rename, under a file lock: an
+interrupted or failing build leaves nothing behind that could be loaded, and two processes build once between them.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE = Path(__file__).parent / "source"
+_TIME_LIMIT = 300.0  # seconds for one compiler call; the usual one takes two
+
+
+class BuildError(RuntimeError):
+    """Why a library could not be built or loaded, in one line."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a shared library is made.
+
+    Attributes:
+        name: stem of the library's file name.
+        compilers: names or paths of the compilers to try, best first.
+        objects: for each object file the source and its own options.
+        options: options of every compilation.
+        link: options of the link step.
+    """
+
+    name: str
+    compilers: tuple[str, ...]
+    objects: tuple[tuple[str, tuple[str, ...]], ...]
+    options: tuple[str, ...]
+    link: tuple[str, ...]
+
+
+def load(recipe: Recipe, cache: Path | None = None) -> ctypes.CDLL:
+    """The library of a recipe: from the cache, or built now.
+
+    Args:
+        recipe: what to build.
+        cache: directory of built libraries; the default is `cache_directory()`, and a directory of the user's own below
+            the system's temporary one where that cannot be written.
+
+    Raises:
+        BuildError: no compiler, a failing compiler, or a library that cannot be loaded.
+    """
+    path = _built(recipe, cache)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        path.unlink(missing_ok=True)  # damaged since it was built: once more
+    path = _built(recipe, cache)
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BuildError(f"{path.name} does not load: {error}") from error
+
+
+def cache_directory() -> Path:
+    """The platform's place for caches: `$XDG_CACHE_HOME` or `~/.cache` (macOS: `~/Library/Caches`), `/ddpm_ref`."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "ddpm_ref"
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "ddpm_ref"
+
+
+def _built(recipe: Recipe, cache: Path | None) -> Path:
+    compiler = _compiler(recipe)
+    name = f"{recipe.name}-{_key(recipe, compiler)}.so"
+    places = _places(cache)
+    for place in places:
+        if (place / name).is_file():
+            return place / name
+    place = _writable(places)
+    with _lock(place / f"{name}.lock"):
+        if not (place / name).is_file():
+            _build(recipe, compiler, place / name)
+    return place / name
+
+
+def _compiler(recipe: Recipe) -> str:
+    for name in recipe.compilers:
+        found = shutil.which(name)
+        if found:
+            return found
+    raise BuildError(f"no compiler: none of {', '.join(recipe.compilers)} is on PATH; install one")
+
+
+def _key(recipe: Recipe, compiler: str) -> str:
+    digest = hashlib.sha256(_run([compiler, "--version"]).encode())
+    digest.update(repr((recipe, sys.platform, os.uname().machine)).encode())
+    for path in sorted(SOURCE.iterdir()):
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:20]
+
+
+def _places(cache: Path | None) -> list[Path]:
+    if cache is not None:
+        return [cache]
+    temporary = Path(tempfile.gettempdir()) / f"ddpm_ref-{os.getuid()}"
+    try:
+        return [cache_directory(), temporary]
+    except RuntimeError:  # a user without a home
+        return [temporary]
+
+
+def _writable(places: Sequence[Path]) -> Path:
+    reasons = []
+    for place in places:
+        try:
+            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            reasons.append(str(error))
+            continue
+        if place.stat().st_uid == os.getuid():  # never load what somebody else can replace
+            return place
+        reasons.append(f"{place} belongs to another user")
+    raise BuildError(f"no directory for built libraries: {'; '.join(reasons)}")
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when the process dies
+        yield
+
+
+def _build(recipe: Recipe, compiler: str, target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as directory:
+        objects = [f"{directory}/{number}.o" for number in range(len(recipe.objects))]
+        commands = [
+            [compiler, *recipe.options, *own, "-c", str(SOURCE / source), "-o", into]
+            for (source, own), into in zip(recipe.objects, objects, strict=True)
+        ]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_run, commands))
+        library = f"{directory}/library.so"
+        _run([compiler, *objects, "-shared", *recipe.link, "-o", library])
+        os.replace(library, target)
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIME_LIMIT)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{Path(command[0]).name} did not run: {error}") from error
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr]
+        raise BuildError(
+            f"{Path(command[0]).name} failed (status {done.returncode}): {lines[0].strip()[:300]}"
+        )
+    return done.stdout
