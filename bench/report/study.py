@@ -45,16 +45,16 @@ def section(records: Sequence[Record]) -> Section | None:
     lines = sentences(record.results)
     return Section(
         title="Study: noise or image?",
-        blocks=_blocks(record, lines),
+        blocks=_blocks(record),
         data=_data(record.results, lines),
         headlines=lines,
         failed=any_failed(record.results),
     )
 
 
-def _blocks(record: Record, lines: Sequence[str]) -> list[Block]:
+def _blocks(record: Record) -> list[Block]:
     results = record.results
-    blocks: list[Block] = [Paragraph(_what(record)), *(Paragraph(line) for line in lines)]
+    blocks: list[Block] = [Paragraph(_what(record))]
     if has_factorial(results):
         blocks += [_effects_table(results), Note(_about_intervals(record))]
     blocks += [_arms_table(results), Note(_about_distance(results))]
@@ -124,8 +124,14 @@ _EFFECTS_CAPTION = (
 
 def _effects_row(results: Results, entry: Measure) -> list[str | Cell]:
     simple, image = (output_effect(results, entry, w) for w in ("simple", "simple_x0"))
-    effects = (simple, image, *main_effects(results, entry))
-    return [_name(entry, results), *(_effect_cell(effect) for effect in effects)]
+    output, weighting, interaction = main_effects(results, entry)
+    cells = [_effect_cell(effect) for effect in (simple, image, output, weighting)]
+    depends = "strong" if interaction.direction in ("better", "worse") else "muted"
+    return [
+        _name(entry, results),
+        *cells,
+        Cell(shown(interaction.interval, entry), depends, interaction.reason),
+    ]
 
 
 def _name(entry: Measure, results: Results) -> str:

@@ -84,13 +84,13 @@ class Design:
         default_factory=lambda: {"base": 16, "multipliers": (1, 2), "attention": (1,)}
     )
     article_hidden: int = 64
-    steps: int = 1500
-    tuning_steps: int = 300
+    steps: int = 1200
+    tuning_steps: int = 200
     batch_size: int = 64
     warmup_steps: int = 50
     ema_decay: float = 0.995
-    points: int = 12
-    probe_images: int = 200
+    points: int = 10
+    probe_images: int = 128
     final_images: int = 500
     bins: int = 14
     bound_images: int = 500

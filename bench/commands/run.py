@@ -1,0 +1,125 @@
+"""`ddpm-bench run`: verify, measure, train and compare, write the report. The main job."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UsageError, on_interrupt, one_of, writable_directory
+from bench.presets import PRESETS
+
+if TYPE_CHECKING:
+    from bench.pipeline import Plan
+
+_SIZES = "\n".join(f"  {name:<10}{preset.purpose}" for name, preset in PRESETS.items())
+HELP = f"""Verify the mathematics, measure throughput, compare ε- with x₀-prediction, write a report.
+
+presets:
+{_SIZES}"""
+_DEVICES = ("auto", "cpu", "cuda")
+_PARTS = ("verify", "throughput", "study", "bound")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "--preset", type=one_of("preset", PRESETS), default="quick", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", metavar="NAME", help="data set, or folder:PATH (default: the preset's)"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="folder with the files of the data set")
+    parser.add_argument(
+        "--out", metavar="DIR", default="ddpm-bench-report", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--provider", default="auto", help="of fused_q_sample; no influence on bits"
+    )
+    parser.add_argument("--device", type=one_of("device", _DEVICES), default="auto")
+    parser.add_argument(
+        "--only",
+        type=one_of("part", _PARTS),
+        nargs="+",
+        default=list(_PARTS),
+        help=f"parts to do (default: all: {', '.join(_PARTS)})",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do the parts in turn; 0 all done, 1 a law failed or a part broke."""
+    out = writable_directory(arguments.out)
+    plan = _plan(arguments, out)
+
+    from bench.parts import PARTS
+    from bench.pipeline import Progress, run_parts
+
+    progress = Progress(plan)
+    parts = [part for part in PARTS if part.name in arguments.only]
+    with on_interrupt(progress.finished):
+        good = run_parts(parts, progress)
+        written = _report(progress.files, out)
+    print(f"report: {out / 'report.html'}")
+    return 0 if good and written else 1
+
+
+def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
+    """Everything that can be wrong with the call is found here, before the first minute of work."""
+    from bench.parts import check_study
+    from bench.pipeline import Plan
+
+    preset = PRESETS[arguments.preset]
+    data = arguments.data or preset.data
+    plan = Plan(
+        preset=arguments.preset,
+        settings=preset,
+        data=data,
+        data_dir=arguments.data_dir,
+        device=_device(arguments.device),
+        provider=_provider(arguments.provider),
+        threads=os.cpu_count() or 1,
+        command=_command(arguments.preset, data),
+        out=out,
+    )
+    if "study" in arguments.only:
+        check_study(plan)
+    return plan
+
+
+def _command(preset: str, data: str) -> str:
+    """What reproduces the run; a user's own path stays out of it."""
+    name = "folder:PATH" if data.startswith("folder:") else data
+    return f"ddpm-bench run --preset {preset} --data {name}"
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _provider(name: str) -> str:
+    from bench.errors import unknown
+    from ddpm_ref.kernels import q_sample_providers
+
+    known = q_sample_providers()
+    if name != "auto" and name not in known:
+        raise unknown("provider", name, ["auto", *known])
+    if name != "auto" and (reason := known[name]) is not None:
+        raise UsageError(f"--provider {name} does not work here: {reason}; use --provider auto")
+    return name
+
+
+def _report(files: list[Path], out: Path) -> bool:
+    """Write the report from the saved records; whether every section could be computed."""
+    from bench.record import load
+    from bench.report import build, write
+
+    report = build([load(file) for file in files])
+    write(report, out)
+    for reason in report.broken:
+        print(f"report: a part could not be computed: {reason}")
+    return not report.broken
