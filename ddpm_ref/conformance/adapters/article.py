@@ -75,7 +75,6 @@ class Article(Implementation):
     name = "article"
     version = "as printed"
     first_index = 0
-    table_dtype = torch.float32
 
     def __init__(self) -> None:
         self.conventions = (

@@ -45,7 +45,6 @@ class Diffusers(Implementation):
 
     name = "diffusers"
     first_index = 0
-    table_dtype = torch.float32
 
     def __init__(self) -> None:
         importlib.import_module("diffusers")
@@ -100,7 +99,9 @@ class Diffusers(Implementation):
             for s in steps
         ]
         values = [chain._get_variance(s, variance_type=kind) for s in steps]
-        return torch.stack(values), torch.stack(logarithm)
+        return torch.tensor(values, dtype=torch.float64), torch.tensor(
+            logarithm, dtype=torch.float64
+        )
 
     def target(
         self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
@@ -217,10 +218,15 @@ class Snr(Implementation):
         return {"snr": training.compute_snr(chain, self.index(_visited(setting)))}
 
 
-class TrailingDDIM(Diffusers):
+class TrailingDDIM(Implementation):
     """`DDIMScheduler(timestep_spacing="trailing")` with 7 of 1000 steps: the step before is t − T//7, not the list's."""
 
     name = "diffusers: DDIMScheduler, trailing spacing, 7 steps"
+    first_index = 0
+
+    def __init__(self) -> None:
+        self._library = Diffusers()
+        self.version = self._library.version
 
     def settings(self) -> Sequence[Setting]:
         """The linear schedule on the 7 steps that "trailing" visits."""
@@ -240,7 +246,7 @@ class TrailingDDIM(Diffusers):
         """`DDIMScheduler.step` only."""
         if sampler != "ddim":
             raise NotOffered("this option is about DDIM")
-        return super().sampler_step(
+        return self._library.sampler_step(
             setting, prediction, x_t, t, noise, parameterization, sampler, eta
         )
 
@@ -250,7 +256,6 @@ class ParallelSteps(Implementation):
 
     name = "diffusers: DDPMParallelScheduler, custom timesteps"
     first_index = 0
-    table_dtype = torch.float32
 
     def __init__(self) -> None:
         importlib.import_module("diffusers")
@@ -272,7 +277,6 @@ class FixedLargeLog(Implementation):
 
     name = 'diffusers: variance_type="fixed_large_log"'
     first_index = 0
-    table_dtype = torch.float32
 
     def __init__(self) -> None:
         importlib.import_module("diffusers")

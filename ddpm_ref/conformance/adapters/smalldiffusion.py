@@ -43,7 +43,6 @@ class SmallDiffusion(Implementation):
 
     name = "smalldiffusion"
     first_index = 0
-    table_dtype = torch.float32
 
     def __init__(self) -> None:
         importlib.import_module("smalldiffusion")
@@ -156,7 +155,6 @@ class WholeChain(Implementation):
 
     name = "smalldiffusion: samples with sample_sigmas"
     first_index = 0
-    table_dtype = torch.float32
 
     final: tuple[float, ...] = ()
     """Noise levels appended to `sample_sigmas`."""

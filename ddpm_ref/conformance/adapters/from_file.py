@@ -1,0 +1,80 @@
+"""A user's own adapter: `FILE.py:CLASS`, and the commented file to start from."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ddpm_ref.conformance.implementation import Implementation
+from ddpm_ref.validation import unknown_name
+
+_TEMPLATE = Path(__file__).with_name("template.py")
+
+
+def is_file_reference(name: str) -> bool:
+    """`my_adapter.py:Mine` and `my_adapter.py`, as against the name of a library."""
+    return name.partition(":")[0].endswith(".py")
+
+
+def load(reference: str) -> Implementation:
+    """The adapter that a class in a file describes.
+
+    Args:
+        reference: `FILE.py:CLASS`; `FILE.py` alone where it has one adapter.
+
+    Raises:
+        ValueError: no such file or class, a class that is no `Implementation`, or several where one is asked for.
+        Exception: whatever the file or the constructor raises.
+    """
+    file, _, name = reference.partition(":")
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"there is no file {file!r}: give FILE.py:CLASS, or make one with --init {file}"
+        )
+    found = _adapters(_imported(path))
+    if not name and len(found) != 1:
+        raise ValueError(
+            f"{file} has {len(found)} adapters ({', '.join(found) or 'none'}): say which, as in {file}:MyDiffusion"
+        )
+    if name and name not in found:
+        raise unknown_name(f"adapter in {file}", name, found)
+    return found[name or next(iter(found))]()
+
+
+def write_template(path: Path) -> None:
+    """A commented adapter to fill in.
+
+    Raises:
+        FileExistsError: there is something at `path` already.
+    """
+    text = _TEMPLATE.read_text(encoding="utf-8").replace("THIS_FILE.py", str(path))
+    with path.open("x", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _imported(path: Path) -> ModuleType:
+    """The file as a module; its own folder is importable, as it is for `python FILE.py`."""
+    name = f"adapter_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} cannot be imported as Python: it has to be a .py file")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _adapters(module: ModuleType) -> dict[str, type[Implementation]]:
+    """Adapters that the file itself defines."""
+    return {
+        name: kind
+        for name, kind in vars(module).items()
+        if inspect.isclass(kind)
+        and issubclass(kind, Implementation)
+        and kind.__module__ == module.__name__
+    }
