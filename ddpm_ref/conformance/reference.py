@@ -310,7 +310,10 @@ def _terms(terms: ElboTerms) -> Bound:
 
 
 class RoundedReference(Reference):
-    """The reference on tables formed plainly in one dtype: β and the running product rounded, 1−ᾱ by subtraction.
+    """The reference with everything formed plainly in one dtype, as it is usually written.
+
+    1−ᾱ and β = 1 − ᾱ_t/ᾱ_{t−1} are differences of the running product, and so is DDIM's √(1−ᾱ_{t−1}−σ²): what these formulas lose is
+    lost to rounding, and not to a wrong formula.
 
     Args:
         dtype: dtype of the tables.
@@ -323,11 +326,41 @@ class RoundedReference(Reference):
     def schedule(self, setting: Setting) -> Schedule:
         """The rounded schedule."""
         exact = super().schedule(setting)
-        beta = exact.beta.to(self.table_dtype)
-        kept = torch.cumprod(1 - beta, 0)
+        kept = torch.cumprod(1 - exact.beta.to(self.table_dtype), 0)
+        beta = 1 - kept / torch.cat([kept[:1], kept[:-1]])
         rest = 1 - kept
         log_snr = (kept.double() / rest.double()).log()
         log_snr[0] = math.inf
         if setting.zero_terminal_snr:
             log_snr[-1] = -math.inf
         return Schedule(beta.double(), log_snr, exact.timesteps)
+
+    def sampler_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        sampler: str,
+        eta: float,
+    ) -> Tensor:
+        """As the reference for `ddpm`; for `ddim` Song et al.'s eq. 12 as it stands."""
+        if sampler != "ddim":
+            return super().sampler_step(
+                setting, prediction, x_t, t, noise, parameterization, sampler, eta
+            )
+        schedule = self.schedule(setting)
+        x0, eps = (
+            convert(prediction, x_t, t, schedule, source=parameterization, to=to)
+            for to in ("x0", "eps")
+        )
+        kept = schedule.alpha_bar.to(x_t.dtype)[t - 1]
+        deviation = eta * schedule.posterior_variance.to(x_t.dtype)[t].sqrt()
+        # 0 up to rounding where η = 1 and ᾱ_t = 0: its size counts here, and not its sign.
+        direction = (1 - kept - deviation**2).abs().sqrt()
+        scales = (kept.sqrt(), direction, deviation)
+        parts = zip(scales, (x0, eps, noise), strict=True)
+        terms = [scale.reshape(-1, *[1] * (x_t.ndim - 1)) * part for scale, part in parts]
+        return terms[0] + terms[1] + terms[2]
