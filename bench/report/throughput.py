@@ -26,6 +26,8 @@ SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
 
 Row = Mapping[str, Any]
 
+_STYLES = ("-", ":", "--", "-.")
+
 _METHOD = (
     "Drawing the noise and forming x_t is overhead in every training step. Each way was checked right before it was "
     "timed, at the shape and in the dtype that were timed: ours against the definition bit for bit, the others "
@@ -184,10 +186,13 @@ def _contest_figure(cases: Sequence[Row]) -> Figure:
 
 
 def _suite_blocks(rows: Sequence[Row]) -> list[Block]:
-    blocks: list[Block] = []
-    elements = [r for r in rows if r["item"] == "element" and not _scales(r)]
+    elements = [row for row in rows if row["item"] == "element" and not _scales(row)]
+    blocks: list[Block] = [
+        _element_table(what, [row for row in elements if _what(row) == what])
+        for what in dict.fromkeys(_what(row) for row in elements)
+    ]
     if elements:
-        blocks += [_element_table(elements), Paragraph(_FRACTION)]
+        blocks.append(Paragraph(_FRACTION))
     if curve := [row for row in rows if _scales(row)]:
         blocks.append(_scaling_figure(curve))
     if others := [row for row in rows if row["item"] != "element"]:
@@ -199,19 +204,22 @@ def _scales(row: Row) -> bool:
     return str(row["name"]).startswith("test_scaling")
 
 
-def _element_table(rows: Sequence[Row]) -> Table:
+def _what(row: Row) -> str:
+    """The group without the batch: `noise + q_sample`."""
+    return str(row["group"]).partition(f" {row['shape']}")[0]
+
+
+def _element_table(what: str, rows: Sequence[Row]) -> Table:
     header = [
-        "way", "what", "shape", "threads", "ns/element", "quartiles", "copy fraction",
-        "bytes/element", "compile, s", "peak, MiB",
+        "way", "batch", "threads", "ns/element", "copy fraction", "bytes/element", "compile, s",
+        "peak, MiB",
     ]  # fmt: skip
     body: list[list[str | Cell]] = [
         [
             str(row["contender"]),
-            str(row["group"]).partition(f" {row['shape']}")[0],
-            f"{row['shape'].replace('x', ' × ')} {row['dtype']}",
+            _batch(row),
             str(row["threads"]),
-            Cell(_digits(row["ns_per_item"]), "strong", str(row["verified"])),
-            _quartiles(row),
+            Cell(_digits(row["ns_per_item"]), "strong", f"quartiles {_quartiles(row)}"),
             f"{row['copy_fraction']:.0%}" if row["copy_fraction"] is not None else "–",
             _number(row["bytes_per_element"]),
             _number(row["compile_seconds"]),
@@ -219,7 +227,11 @@ def _element_table(rows: Sequence[Row]) -> Table:
         ]
         for row in rows
     ]
-    return Table(header, body, "Noising a batch, each way for itself.")
+    return Table(header, body, f"{what}, each way for itself; medians over rounds.")
+
+
+def _batch(row: Row) -> str:
+    return _shape(row) if row["dtype"] == "float32" else f"{_shape(row)} {row['dtype']}"
 
 
 def _item_table(rows: Sequence[Row]) -> Table:
@@ -228,7 +240,7 @@ def _item_table(rows: Sequence[Row]) -> Table:
         [
             str(row["group"]),
             str(row["contender"]),
-            f"{row['shape'].replace('x', ' × ')} {row['dtype']}",
+            _batch(row),
             str(row["threads"]),
             Cell(f"{_digits(row['ns_per_item'] / 1e3)} µs/{row['item']}", "plain", row["verified"]),
             _digits(row["items_per_second"]),
@@ -240,26 +252,42 @@ def _item_table(rows: Sequence[Row]) -> Table:
 
 
 def _scaling_figure(rows: Sequence[Row]) -> Figure:
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        label = f"{row['contender']}, {_threads(row['threads'])}"
-        curves.setdefault(label, []).append((row["items"], row["ns_per_item"]))
+    """One colour a way, one line style a thread count."""
+    ways = list(dict.fromkeys(str(row["contender"]) for row in rows))
+    counts = sorted({int(row["threads"]) for row in rows}, reverse=True)
+    curves = {
+        (way, count): sorted(
+            (row["items"], row["ns_per_item"])
+            for row in rows
+            if (row["contender"], row["threads"]) == (way, count)
+        )
+        for way in ways
+        for count in counts
+    }
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.add_subplot()
-        for label, points in curves.items():
-            sizes, times = zip(*sorted(points), strict=True)
-            axes.plot(sizes, times, marker="o", markersize=3, label=label)
+        for (way, count), points in curves.items():
+            axes.plot(
+                [size for size, _ in points],
+                [time for _, time in points],
+                color=PALETTE[ways.index(way) % len(PALETTE)],
+                linestyle=_STYLES[counts.index(count) % len(_STYLES)],
+                marker="o",
+                markersize=3,
+                label=f"{way}, {_threads(count)}",
+            )
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_xlabel("elements of x₀")
         axes.set_ylabel("ns per element")
-        axes.legend(fontsize=8)
+        canvas.legend(loc="outside lower center", ncols=2, fontsize=8)
 
     ends = "; ".join(
-        f"{label}: {_digits(min(points)[1])} at {min(points)[0]:.0e}, "
-        f"{_digits(max(points)[1])} at {max(points)[0]:.0e}"
-        for label, points in curves.items()
+        f"{way}, {_threads(count)}: {_digits(points[0][1])} at {points[0][0]:.0e}, "
+        f"{_digits(points[-1][1])} at {points[-1][0]:.0e}"
+        for (way, count), points in curves.items()
+        if points
     )
     return Figure(
         "throughput-scaling",
@@ -267,6 +295,7 @@ def _scaling_figure(rows: Sequence[Row]) -> Figure:
         "Noise + q_sample from batches that fit into caches to batches that do not: small ones pay for the call, "
         "large ones for memory.",
         alt=f"Nanoseconds per element against elements. {ends}.",
+        size=(7.0, 4.6),
     )
 
 

@@ -215,7 +215,7 @@ NOISING: dict[str, Contender] = {
     for c in (
         Contender("native", "own", _own("native"), 3, provider="native"),
         Contender("cuda", "own", _own("cuda"), 3, provider="cuda"),
-        Contender("compiled", "own", _own("compiled"), None, compiled=True, provider="compiled"),
+        Contender("compiled", "own", _own("compiled"), 4, compiled=True, provider="compiled"),
         Contender("eager definition", "own", _own("eager"), None, provider="eager"),
         Contender("torch eager", "torch", _eager, 8),
         Contender("torch textbook", "torch", _textbook, 8),
