@@ -80,8 +80,17 @@ class Finding:
     raised: bool = False
 
 
-def judge(law: Law, implementation: Implementation, dtype: torch.dtype) -> Outcome:
-    """The outcome of one law at one dtype; never raises on account of the implementation."""
+def judge(
+    law: Law, implementation: Implementation, dtype: torch.dtype, *, stop_early: bool = False
+) -> Outcome:
+    """The outcome of one law at one dtype; never raises on account of the implementation.
+
+    Args:
+        law: the law.
+        implementation: the adapter.
+        dtype: of the inputs.
+        stop_early: the first failing case is enough (then the witness is not the smallest).
+    """
     tolerance = law.tolerances[dtype]
     blank = Outcome(
         law.id, implementation.name, DTYPE_NAMES[dtype], "not-offered", 0.0, tolerance, 0
@@ -97,6 +106,8 @@ def judge(law: Law, implementation: Implementation, dtype: torch.dtype) -> Outco
         worst = max(worst, error)
         if finding is not None:
             findings.append(finding)
+            if stop_early:
+                break
     if not answered:
         return replace(blank, message=missing or "no setting applies")
     if not findings:
@@ -222,6 +233,8 @@ def _witness(finding: Finding) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
+    if isinstance(value, Setting):
+        return {name: content for name, content in vars(value).items() if content not in (None, False)}
     return value if isinstance(value, (int, float, str, type(None))) else str(value)
 
 
