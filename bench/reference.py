@@ -1,0 +1,40 @@
+"""This project under its own laws, the sample-quality harness included."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bench.frechet import Pca, distance_name, measure, to_uint8
+from ddpm_ref.conformance.reference import Reference
+from ddpm_ref.noise import NoiseStream
+
+_IMAGES = (257, 1, 8, 8)
+
+
+class BenchReference(Reference):
+    """`ddpm_ref` and the Fréchet distance of `bench.frechet`.
+
+    The principal components are those of noise images: the laws hold for every orthogonal map, and this one needs no data.
+    """
+
+    name = "diffusion-objective-bench"
+
+    @cached_property
+    def _components(self) -> Pca:
+        train = 0.4 * NoiseStream(0).normal(_IMAGES, step=0)
+        return Pca(train.clamp(-1, 1))
+
+    def features(self, images: Tensor) -> Tensor:
+        """`pca64` of the images rounded to 8 bits."""
+        with torch.no_grad():
+            features: Tensor = self._components(to_uint8(images))
+        return features
+
+    def frechet_distance(self, real: Tensor, generated: Tensor) -> float:
+        """`bench.frechet.measure`."""
+        return measure(self._components, real, generated)
+
+    def frechet_label(self, extractor: str, samples: int) -> str:
+        """`bench.frechet.distance_name`."""
+        return distance_name(extractor, samples)
