@@ -12,7 +12,8 @@ from bench.environment import same_machine
 from bench.errors import UsageError
 from bench.record import Record, is_series
 
-_NOT_PROTOCOL = ("command",)
+_NOT_PROTOCOL = ("command", "laws")
+"""How to repeat it, and the list of laws: a law more or less leaves the others comparable."""
 
 
 class NotComparableError(UsageError):

@@ -90,7 +90,7 @@ class Comparison:
         changes: one per series that both records hold.
         laws: one line per law whose status changed, and whether that is worse.
         conditions: what differs in the environment: commit, versions, threads.
-        missing: series that only one of the records holds.
+        missing: series and laws that only one of the records holds.
     """
 
     changes: tuple[Change, ...]
@@ -244,7 +244,8 @@ def _law_verdict(old: str, new: str) -> Verdict:
 
 
 def _missing(old: Record, new: Record) -> tuple[str, ...]:
-    before, after = testable(old), testable(new)
+    before = {**testable(old), **_laws(old)}
+    after = {**testable(new), **_laws(new)}
     gone = [f"{name}: only in the old record" for name in before if name not in after]
     come = [f"{name}: only in the new record" for name in after if name not in before]
     return (*gone, *come)

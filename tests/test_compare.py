@@ -149,7 +149,8 @@ def test_curves_beside_series_are_left_alone():
 
 def _laws(*statuses):
     laws = [{"law": f"I{i}", "status": s, "dtype": "float64"} for i, s in enumerate(statuses)]
-    return new_record("verify", protocol={}, results={"laws": laws})
+    protocol = {"laws": [row["law"] for row in laws]}
+    return new_record("verify", protocol=protocol, results={"laws": laws})
 
 
 def test_laws_do_not_scatter():
@@ -159,6 +160,12 @@ def test_laws_do_not_scatter():
     assert [verdict for _, verdict in comparison.laws] == ["worse", "better", "worse"]
     assert comparison.laws[0][0] == "I0 · float64: pass → fail"
     assert not compare(_laws("fail"), _laws("pass")).worse
+
+
+def test_a_law_more_leaves_the_others_comparable():
+    comparison = compare(_laws("pass"), _laws("fail", "pass"))
+    assert comparison.worse
+    assert comparison.missing == ("I1 · float64: only in the new record",)
 
 
 def _other_machine(record: Record) -> Record:
