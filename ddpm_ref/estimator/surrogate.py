@@ -62,14 +62,16 @@ class Basis:
     def curve(self, coefficients: Tensor) -> Tensor:
         """c_0(t) q_0(t) for t = 1 … T."""
         shape: Tensor = self._hats(self.knots) @ coefficients[: self.knots + 2]
-        return shape * self.profile
+        curve: Tensor = shape * self.profile
+        return curve
 
     def on_image(self, coefficients: Tensor) -> Tensor:
         """c_1(t) for t = 1 … T."""
         if self.control_knots == 0:
             return torch.zeros_like(self.profile)
         start, width = self.knots + 2, self.control_knots + 2
-        return self._hats(self.control_knots) @ coefficients[start : start + width]
+        slope: Tensor = self._hats(self.control_knots) @ coefficients[start : start + width]
+        return slope
 
     def rows(self, seen: Observations) -> Tensor:
         """The design matrix of (1), `[n, parameters]`."""
@@ -85,7 +87,8 @@ class Basis:
         size = rows.square().mean(dim=0).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
         rows = rows / size
         gram = rows.T @ rows + torch.eye(rows.shape[1], dtype=torch.float64)
-        return torch.linalg.solve(gram, rows.T @ (seen.value * scale)) / size
+        solution: Tensor = torch.linalg.solve(gram, rows.T @ (seen.value * scale)) / size
+        return solution
 
     def _hats(self, pieces: int) -> Tensor:
         """`[T, pieces + 2]`: hat functions over the position of t under q_0, and the indicator of t = 1."""
