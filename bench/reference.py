@@ -18,8 +18,6 @@ class BenchReference(Reference):
     The principal components are those of noise images: the laws hold for every orthogonal map, and this one needs no data.
     """
 
-    name = "diffusion-objective-bench"
-
     @cached_property
     def _components(self) -> Pca:
         train = 0.4 * NoiseStream(0).normal(_IMAGES, step=0)

@@ -4,7 +4,7 @@
     def test_law(law):
         law(MyAdapter())
 
-`implementation` says what an adapter may offer, `laws` holds the statements with their derivations, `judge` runs one law, `runner` runs
+`implementation` says what an adapter may offer, `lawbook` holds the statements with their derivations, `judge` runs one law, `runner` runs
 all of them and classifies failures, `reference` is this project under its own laws, `mutants` are the defects that prove that
 the laws have teeth.
 

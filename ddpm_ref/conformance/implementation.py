@@ -1,6 +1,6 @@
 r"""The adapter: what an implementation of a diffusion objective may offer to the laws.
 
-A law (`ddpm_ref.conformance.laws`) is a statement about *an* implementation, not about ours. To put a library under the
+A law (`ddpm_ref.conformance.lawbook`) is a statement about *an* implementation, not about ours. To put a library under the
 laws one writes a subclass of `Implementation` and fills in the methods that the library has; every other method stays as
 it is and answers "not offered", which is a result of its own and no failure.
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
-from ddpm_ref.conformance.laws.law import Case, Law
-from ddpm_ref.conformance.laws.truth import digits
+from ddpm_ref.conformance.lawbook.law import Case, Law
+from ddpm_ref.conformance.lawbook.truth import digits
 
 DTYPE_NAMES = {
     torch.float64: "float64",
@@ -234,7 +234,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.tolist()
     if isinstance(value, Setting):
-        return {name: content for name, content in vars(value).items() if content not in (None, False)}
+        return {
+            name: content for name, content in vars(value).items() if content not in (None, False)
+        }
     return value if isinstance(value, (int, float, str, type(None))) else str(value)
 
 

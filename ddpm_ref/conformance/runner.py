@@ -20,7 +20,7 @@ import torch
 
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.judge import Outcome, judge
-from ddpm_ref.conformance.laws import LAWS, Law
+from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.reference import RoundedReference
 from ddpm_ref.validation import unknown_name
 

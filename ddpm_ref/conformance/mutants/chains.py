@@ -266,7 +266,8 @@ class NoiseRepeated(Implementation):
 class NoiseUniform(Implementation):
     def noise(self, shape: tuple[int, ...], seed: int, step: int, first_index: int) -> Tensor:
         normal = super().noise(shape, seed, step, first_index)
-        return (torch.special.ndtr(normal) - 0.5) * 12**0.5
+        uniform: Tensor = (torch.special.ndtr(normal) - 0.5) * 12**0.5
+        return uniform
 
 
 @mutant("sine and cosine of one pair are used as if they were one number", "I28-normal")

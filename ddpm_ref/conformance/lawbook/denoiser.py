@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.laws.density import _log_density, _spd
-from ddpm_ref.conformance.laws.law import Case, Law, draw, settings_with_truth
-from ddpm_ref.conformance.laws.truth import Truth
+from ddpm_ref.conformance.lawbook.density import _log_density, _spd
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import Truth
 
 _SHAPES = ((1, 1), (2, 3), (5, 5))
 

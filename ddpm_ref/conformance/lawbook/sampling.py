@@ -7,9 +7,16 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Setting
-from ddpm_ref.conformance.laws.bound import ConstantModel
-from ddpm_ref.conformance.laws.law import Case, Law, batches, draw, linear_case, settings_with_truth
-from ddpm_ref.conformance.laws.truth import MP, Number, Row, Truth
+from ddpm_ref.conformance.lawbook.bound import ConstantModel
+from ddpm_ref.conformance.lawbook.law import (
+    Case,
+    Law,
+    batches,
+    draw,
+    linear_case,
+    settings_with_truth,
+)
+from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 
 _SPACES = ("eps", "x0", "v")
 _SAMPLERS = (("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0))

@@ -1,6 +1,6 @@
 """The registry of laws: every row is run by the tests, by `ddpm-bench verify`, by the report, and by other projects."""
 
-from ddpm_ref.conformance.laws import (
+from ddpm_ref.conformance.lawbook import (
     bound,
     denoiser,
     density,
@@ -13,7 +13,7 @@ from ddpm_ref.conformance.laws import (
     schedule,
     training,
 )
-from ddpm_ref.conformance.laws.law import Case, Law
+from ddpm_ref.conformance.lawbook.law import Case, Law
 
 LAWS: dict[str, Law] = {
     law.id: law

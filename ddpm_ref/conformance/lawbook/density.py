@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.laws.law import Case, Law, draw
-from ddpm_ref.conformance.laws.truth import MP, Number, bin_log_mass, gaussian_kl
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw
+from ddpm_ref.conformance.lawbook.truth import MP, Number, bin_log_mass, gaussian_kl
 
 _LEVELS = (2, 17, 256)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Posterior, Setting
-from ddpm_ref.conformance.laws.law import (
+from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
     Case,
@@ -18,7 +18,7 @@ from ddpm_ref.conformance.laws.law import (
     probe_steps,
     settings_with_truth,
 )
-from ddpm_ref.conformance.laws.truth import reverse_variance
+from ddpm_ref.conformance.lawbook.truth import reverse_variance
 
 
 def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:

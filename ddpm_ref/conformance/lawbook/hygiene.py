@@ -13,9 +13,9 @@ from ddpm_ref.conformance.implementation import (
     Posterior,
     Setting,
 )
-from ddpm_ref.conformance.laws.bound import ConstantModel
-from ddpm_ref.conformance.laws.law import Case, Law, draw, settings_with_truth
-from ddpm_ref.conformance.laws.truth import Truth
+from ddpm_ref.conformance.lawbook.bound import ConstantModel
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import Truth
 
 _SHARED = ("mean", "covariance", "weights", "means", "covariances", "data")
 """Arguments that describe a distribution and have no batch axis."""

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Setting
-from ddpm_ref.conformance.laws.law import Case, Law, draw, probe_steps, settings_with_truth
-from ddpm_ref.conformance.laws.truth import (
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw, probe_steps, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import (
     PARAMETERIZATIONS,
     WEIGHTINGS,
     Truth,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Setting
-from ddpm_ref.conformance.laws.law import (
+from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
     Case,
@@ -18,7 +18,7 @@ from ddpm_ref.conformance.laws.law import (
     linear_case,
     settings_with_truth,
 )
-from ddpm_ref.conformance.laws.truth import PARAMETERIZATIONS, Truth
+from ddpm_ref.conformance.lawbook.truth import PARAMETERIZATIONS, Truth
 
 _PAIRS = tuple((a, b) for a in PARAMETERIZATIONS for b in PARAMETERIZATIONS)
 

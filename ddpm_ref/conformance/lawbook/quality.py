@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.laws.law import Case, Law, draw
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw
 
 _SHAPE = (1, 8, 8)
 

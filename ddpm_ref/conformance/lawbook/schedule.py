@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Setting
-from ddpm_ref.conformance.laws.law import FLOAT64_ONLY, Case, Check, Law, settings_with_truth
-from ddpm_ref.conformance.laws.truth import Number, Row, Truth
+from ddpm_ref.conformance.lawbook.law import FLOAT64_ONLY, Case, Check, Law, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth
 
 _ACCURACY = "The notation table promises tables accurate to 1e-12 at every t; float64 allows 1e-15."
 
