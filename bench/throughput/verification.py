@@ -88,7 +88,7 @@ def _bits(x: Tensor) -> Tensor:
 
 def _affine(name: str, x_t: Tensor, eps: Tensor, p: Problem) -> float:
     view = (-1, *[1] * (p.x0.ndim - 1))
-    worst = 0.0
+    errors = []
     tolerance = 32 * torch.finfo(p.x0.dtype).eps
     for low in range(0, p.x0.shape[0], _chunk(p)):
         part = slice(low, low + _chunk(p))
@@ -97,7 +97,8 @@ def _affine(name: str, x_t: Tensor, eps: Tensor, p: Problem) -> float:
         added = p.schedule.sqrt_one_minus_alpha_bar[t].view(view).to(p.device)
         truth = signal * p.x0[part].double() + added * eps[part].double()
         scale = truth.abs().clamp(min=1)
-        worst = max(worst, float(((x_t[part].double() - truth).abs() / scale).max()))
+        errors.append(((x_t[part].double() - truth).abs() / scale).max())
+    worst = float(torch.stack(errors).max())  # a NaN stays a NaN, and fails
     _require(worst <= tolerance, f"{name}: x_t is off by {worst:.1e}, allowed {tolerance:.1e}")
     return worst
 
