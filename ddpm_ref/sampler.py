@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ref.gaussian import Gaussian
+from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.parameterization import convert
 from ddpm_ref.reverse import Model, Variance, evaluation_mode, reverse_variance
@@ -210,7 +211,8 @@ class _SamplerNoise:
     dtype: torch.dtype
 
     def at(self, step: int) -> Tensor:
-        return self.stream.normal(
+        return fast_normal(
+            self.stream,
             self.shape,
             step=step,
             first_index=self.first_index,

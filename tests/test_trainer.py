@@ -2,13 +2,13 @@
 
 import dataclasses
 import math
-import socket
 import subprocess
 import sys
 from itertools import islice
 
 import pytest
 import torch
+from torch import distributed
 
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.network import initialize
@@ -200,43 +200,37 @@ from torch import distributed as dist
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.trainer import train
 torch.set_num_threads(1)
-rank, port, config = int(sys.argv[1]), sys.argv[2], TrainConfig.from_toml(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=sys.argv[1], rank=1, world_size=2)
 generator = torch.Generator().manual_seed(2)
 images = torch.rand((13, 2, 3, 5), generator=generator) * 2 - 1
-for step in train(config, images):
-    print(step.step, step.loss.hex(), step.t.tolist(), [v.hex() for v in step.losses.tolist()], sep="|")
-try:
-    train(TrainConfig(batch_size=7), images)
-except ValueError as error:
-    print(error)
+for step in train(TrainConfig.from_toml(sys.argv[2]), images):
+    print(step.loss.hex(), *(value.hex() for value in step.losses.tolist()))
 dist.destroy_process_group()
 """
 
 
-def test_two_processes_train_like_one():
+def test_two_processes_train_like_one(tmp_path):
+    """Rank 0 is this process, rank 1 another; both see the whole batch's losses."""
     config = changed(precision="float64", steps=6)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), port, config.to_toml()],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [worker.communicate(timeout=120)[0].splitlines() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert said[0] == said[1]
-    assert "batch_size = 7 cannot be shared by 2 processes" in said[0][-1]
-    for line, step in zip(said[0], train(config, images()), strict=False):
-        number, loss, t, each = line.split("|")
-        assert int(number) == step.step
-        assert t == str(step.t.tolist())
+    alone = list(train(config, images()))
+    meeting = f"file://{tmp_path}/meeting"
+    other = subprocess.Popen(
+        [sys.executable, "-c", WORKER, meeting, config.to_toml()], stdout=subprocess.PIPE, text=True
+    )
+    distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=2)
+    try:
+        together = list(train(config, images()))
+        with pytest.raises(ValueError, match="batch_size = 7 cannot be shared by 2 processes"):
+            train(changed(batch_size=7), images())
+        said, _ = other.communicate(timeout=120)
+    finally:
+        other.kill()
+        distributed.destroy_process_group()
+    assert other.returncode == 0
+    for line, mine, single in zip(said.splitlines(), together, alone, strict=True):
+        loss, *each = map(float.fromhex, line.split())
+        assert (loss, each) == (mine.loss, mine.losses.tolist())
+        assert torch.equal(mine.t, single.t)
         # Equal up to the order of summation in float64.
-        assert float.fromhex(loss) == pytest.approx(step.loss, rel=1e-10)
-        values = [float.fromhex(v.strip(" '")) for v in each.strip("[]").split(",")]
-        assert values == pytest.approx(step.losses.tolist(), rel=1e-10)
-    assert len(said[0]) == 7
+        assert loss == pytest.approx(single.loss, rel=1e-10)
+        assert each == pytest.approx(single.losses.tolist(), rel=1e-10)
