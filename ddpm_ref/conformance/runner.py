@@ -12,7 +12,7 @@ An exception or a wrong shape is a bug unless a declared reading avoids it.
 
 import math
 import unittest
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -137,7 +137,7 @@ def _indented(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.splitlines())
 
 
-def laws(*topics: str, allow: Sequence[str] = ()) -> Iterator[LawTest]:
+def laws(*topics: str, allow: Sequence[str] = ()) -> tuple[LawTest, ...]:
     """The laws as test cases. Three lines put an implementation under all of them:
 
         @pytest.mark.parametrize("law", ddpm_ref.conformance.laws())
@@ -152,9 +152,11 @@ def laws(*topics: str, allow: Sequence[str] = ()) -> Iterator[LawTest]:
     for topic in topics:
         if topic not in known:
             raise unknown_name("law", topic, known)
-    for law in LAWS.values():
-        if not topics or law.id in topics or law.invariant in topics:
-            yield LawTest(law, tuple(allow))
+    return tuple(
+        LawTest(law, tuple(allow))
+        for law in LAWS.values()
+        if not topics or law.id in topics or law.invariant in topics
+    )
 
 
 def law_test(id: str) -> LawTest:

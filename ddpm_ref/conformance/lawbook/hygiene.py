@@ -216,6 +216,7 @@ LAWS = (
         {torch.float64: 1e-12},
         "The same arithmetic in another batch shape.",
         _separable,
+        mixed=True,
     ),
     Law(
         "I18-unchanged",
@@ -226,6 +227,7 @@ LAWS = (
         {torch.float64: 0.0},
         "A count.",
         _unchanged,
+        mixed=True,
     ),
     Law(
         "I14-finite",
@@ -236,5 +238,6 @@ LAWS = (
         {torch.float64: 0.0},
         "A count.",
         _finite,
+        mixed=True,
     ),
 )

@@ -76,6 +76,7 @@ class Law:
         tolerances: largest error (in units of the case's scale) by dtype of the inputs.
         reason: why these tolerances.
         check: yields the cases for one implementation and dtype.
+        mixed: its cases speak of several methods; else the first that is not offered settles the law.
     """
 
     id: str
@@ -86,6 +87,7 @@ class Law:
     tolerances: Mapping[torch.dtype, float]
     reason: str
     check: Check = field(repr=False)
+    mixed: bool = False
 
     @property
     def invariant(self) -> str:
@@ -118,7 +120,7 @@ def settings_with_truth(implementation: Implementation) -> Iterator[tuple[Settin
 
 def probe_steps(T: int) -> list[int]:
     """The steps where things go wrong: both ends, and a few between."""
-    return sorted({t for t in (1, 2, 3, 10, T // 2, T - 1, T) if 1 <= t <= T})
+    return sorted({t for t in (1, 2, 10, T // 2, T - 1, T) if 1 <= t <= T})
 
 
 def batches(T: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:

@@ -79,11 +79,11 @@ def _conversion(
 
 def _conversions(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     """In float64 everywhere; the lower dtypes test rounding, for which the first settings are enough."""
-    largest, count = torch.finfo(dtype).max, None if dtype == torch.float64 else 3
+    largest, count = torch.finfo(dtype).max, None if dtype == torch.float64 else 2
     for setting, known in islice(settings_with_truth(implementation), count):
-        for shape, t in islice(batches(known.T), count and 9):
+        for shape, t in batches(known.T):
             for source, to in _PAIRS:
-                if not _defined(known, t, source, to):
+                if source == to or not _defined(known, t, source, to):
                     continue
                 case = _conversion(setting, known, t, shape, (source, to), dtype)
                 inputs = (case.arguments["prediction"], case.arguments["x_t"])

@@ -1,0 +1,278 @@
+"""The laws hold for this project, and the judge reports every way in which an implementation can fail."""
+
+import json
+import unittest
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.reference import BenchReference
+from ddpm_ref.conformance import Convention, Implementation, Reference, Setting, laws
+from ddpm_ref.conformance.judge import judge
+from ddpm_ref.conformance.lawbook import LAWS, Law
+from ddpm_ref.conformance.reference import RoundedReference
+from ddpm_ref.conformance.runner import LawTest, examine, explain, law_test, verify
+
+FLOAT64 = torch.float64
+
+
+@pytest.mark.parametrize("law", laws())
+def test_holds_here(law: LawTest) -> None:
+    law(BenchReference())
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=lambda law: law.id)
+def test_row_is_complete(law: Law) -> None:
+    words = (law.id, law.title, law.statement, law.derivation, law.source, law.reason)
+    assert all(len(text) > 3 for text in words)
+    assert law.tolerances
+    assert law.invariant in law.id
+
+
+def test_all_twenty_five_invariants_are_there() -> None:
+    found = {law.invariant for law in LAWS.values()}
+    assert found >= {f"I{k}" for k in range(1, 26)}
+
+
+class OwnSampler(Implementation):
+    """One function and one schedule: what a newcomer brings."""
+
+    name = "own"
+    first_index = 0
+
+    def settings(self) -> tuple[Setting, ...]:
+        return (Setting("linear", 1000),)
+
+    def kept(self) -> Tensor:
+        return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        kept = self.kept()[self.index(t)].reshape(-1, *[1] * (x0.ndim - 1))
+        dtype = torch.float64 if x0.dtype == FLOAT64 else torch.float32
+        a, s = kept.sqrt().to(dtype), (1 - kept).sqrt().to(dtype)
+        return (a * x0.to(dtype) + s * noise.to(dtype)).to(x0.dtype)
+
+
+def test_one_function_is_enough_for_a_verdict() -> None:
+    outcomes = verify(OwnSampler())
+    assert {o.law for o in outcomes if o.status == "pass"} == {
+        *("I1-marginal", "I15-noise", "I29-form", "I17-separable", "I18-unchanged", "I14-finite")
+    }
+    assert all(o.status in ("pass", "not-offered") for o in outcomes)
+
+
+class OffByOne(OwnSampler):
+    """Counts from 0 and says that it counts from 1."""
+
+    first_index = 1
+
+    def kept(self) -> Tensor:
+        kept = super().kept()
+        return torch.cat([kept, kept[-1:]])
+
+
+def test_a_planted_defect_is_found_with_its_smallest_input_and_a_snippet_that_shows_it() -> None:
+    (outcome, *_) = examine(LAWS["I1-marginal"], OffByOne())
+    assert (outcome.status, outcome.classification) == ("fail", "bug")
+    assert outcome.witness is not None
+    assert outcome.witness["arguments"]["x0"] == [
+        [pytest.approx(outcome.witness["arguments"]["x0"][0][0])]
+    ]
+    assert outcome.witness["arguments"]["t"] == [1]
+    assert "t=1" in outcome.message
+    assert outcome.witness["exact"].startswith(str(outcome.witness["expected"])[:12])
+    json.dumps(outcome.witness, allow_nan=False)
+    namespace: dict[str, object] = {}
+    lines = [line for line in outcome.snippet.splitlines() if "import OffByOne" not in line]
+    exec("\n".join(lines), namespace | {"OffByOne": OffByOne}, namespace)
+    result = namespace["result"]
+    assert isinstance(result, Tensor)
+    assert result.item() == outcome.witness["measured"]
+
+
+class Raises(OwnSampler):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        raise KeyError("no such table")
+
+
+class WrongShape(OwnSampler):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().q_sample(setting, x0, t, noise).flatten()
+
+
+class Nan(OwnSampler):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().q_sample(setting, x0, t, noise) * torch.nan
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        (Raises, "error", "raised KeyError"),
+        (WrongShape, "fail", "has shape [1], expected [1, 1]"),
+        (Nan, "fail", "= nan, expected"),
+    ],
+)
+def test_breakage_is_reported_and_the_other_laws_still_run(
+    kind: type[Implementation], status: str, words: str
+) -> None:
+    chosen = [test.law for test in laws("I1", "I9", "I17", "I29")]
+    outcomes = verify(kind(), chosen)
+    (marginal, *_) = (o for o in outcomes if o.law == "I1-marginal")
+    assert marginal.status == status
+    assert words in marginal.message
+    assert marginal.error == float("inf")
+    assert {o.law for o in outcomes} == {law.id for law in chosen}
+
+
+def test_an_exception_names_file_and_line() -> None:
+    (outcome, *_) = examine(LAWS["I1-marginal"], Raises())
+    assert "test_laws.py:" in outcome.message
+
+
+class SinglePrecision(OwnSampler):
+    """Right formulas on float32 tables."""
+
+    table_dtype = torch.float32
+
+    def kept(self) -> Tensor:
+        return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0).double()
+
+
+def test_float32_tables_are_precision_and_not_a_bug() -> None:
+    (outcome, *_) = examine(LAWS["I1-marginal"], SinglePrecision())
+    assert (outcome.status, outcome.classification) == ("fail", "precision")
+
+
+def test_the_same_error_without_the_declaration_is_a_bug() -> None:
+    class Undeclared(SinglePrecision):
+        table_dtype = torch.float64
+
+    (outcome, *_) = examine(LAWS["I1-marginal"], Undeclared())
+    assert outcome.classification == "bug"
+
+
+class RoundsEarly(OwnSampler):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        kept = self.kept()[self.index(t)].reshape(-1, *[1] * (x0.ndim - 1)).to(x0.dtype)
+        return kept.sqrt() * x0 + (1 - kept).sqrt() * noise
+
+
+def test_what_holds_in_float64_and_fails_below_is_precision() -> None:
+    outcomes = examine(LAWS["I15-noise"], RoundsEarly())
+    assert outcomes[0].status == "pass"
+    assert {o.classification for o in outcomes[1:]} == {"precision"}
+
+
+class SigmaSpace(OwnSampler):
+    """x0 + σ ε, with the reading that brings it back."""
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        kept = self.kept()[self.index(t)].reshape(-1, *[1] * (x0.ndim - 1))
+        return super().q_sample(setting, x0, t, noise) / kept.sqrt().to(x0.dtype)
+
+
+class Rescaled(SigmaSpace):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        kept = self.kept()[self.index(t)].reshape(-1, *[1] * (x0.ndim - 1))
+        return super().q_sample(setting, x0, t, noise) * kept.sqrt().to(x0.dtype)
+
+
+def test_a_declared_convention_is_neither_bug_nor_pass() -> None:
+    implementation = SigmaSpace()
+    implementation.conventions = (
+        Convention("sigma space", "x_t is x0 + σ ε", "its documentation", Rescaled),
+    )
+    (outcome, *_) = examine(LAWS["I1-marginal"], implementation)
+    assert (outcome.status, outcome.classification) == ("fail", "convention")
+    assert outcome.convention is not None
+    assert outcome.convention.startswith("sigma space")
+
+
+class WritesInto(OwnSampler):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        result = super().q_sample(setting, x0, t, noise)
+        noise.zero_()
+        return result
+
+
+def test_writing_into_the_inputs_fails_one_law_and_spoils_no_other() -> None:
+    assert judge(LAWS["I1-marginal"], WritesInto(), FLOAT64).status == "pass"
+    assert judge(LAWS["I18-unchanged"], WritesInto(), FLOAT64).status == "fail"
+
+
+def test_as_a_test_case_it_raises_with_the_reason_and_skips_where_nothing_is_offered() -> None:
+    with pytest.raises(AssertionError, match="I1-marginal marginal of x_t") as caught:
+        law_test("I1-marginal")(OffByOne())
+    assert "holds:" in str(caught.value)
+    assert "print(result)" in str(caught.value)
+    with pytest.raises(unittest.SkipTest, match="own offers no"):
+        law_test("I9-kl")(OwnSampler())
+
+
+def test_cases_are_named_selected_and_allowed() -> None:
+    assert [test.__name__ for test in islice(laws("I8-sum", "I22"), 2)] == ["I8-sum", "I22-ema"]
+    with pytest.raises(ValueError, match="unknown law 'I8-tail'.*I8-tails"):
+        list(laws("I8-tail"))
+    (lenient,) = laws("I1-marginal", allow=("precision",))
+    lenient(SinglePrecision())
+
+
+def test_unknown_schedules_are_left_out() -> None:
+    class Strange(OwnSampler):
+        def settings(self) -> tuple[Setting, ...]:
+            return (Setting("exotic", 10),)
+
+    assert judge(LAWS["I1-marginal"], Strange(), FLOAT64).status == "not-offered"
+
+
+def test_a_schedule_of_ones_own_is_judged_by_its_beta() -> None:
+    beta = tuple((0.05 + 0.01 * torch.arange(7, dtype=torch.float64)).tolist())
+
+    class Mine(Reference):
+        def settings(self) -> tuple[Setting, ...]:
+            return (Setting("mine", 7, beta=beta),)
+
+    for name in ("I24-alpha-bar", "I2-mean", "I5-weight", "I12-value"):
+        assert judge(LAWS[name], Mine(), FLOAT64).status == "pass"
+
+
+def test_rounded_tables_violate_what_depends_on_the_clean_end() -> None:
+    assert judge(LAWS["I15-rest"], RoundedReference(torch.float32), FLOAT64).failed
+    assert judge(LAWS["I9-kl"], RoundedReference(torch.float32), FLOAT64).status == "pass"
+
+
+def test_refusing_an_undefined_conversion_is_right_and_inventing_one_is_not() -> None:
+    class Invents(Reference):
+        def convert(
+            self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
+        ) -> Tensor:
+            return prediction
+
+    assert judge(LAWS["I25-conversion"], Reference(), FLOAT64).status == "pass"
+    assert judge(LAWS["I25-conversion"], Invents(), FLOAT64).status == "fail"
+
+
+def test_a_refused_schedule_is_no_failure() -> None:
+    class Refuses(Reference):
+        def tables(self, setting: Setting) -> Mapping[str, Tensor]:
+            if setting.T < 20:
+                raise ValueError("T < 20")
+            return super().tables(setting)
+
+    assert judge(LAWS["I24-beta"], Refuses(), FLOAT64).status == "pass"
+
+
+def test_the_explanation_says_what_should_hold_and_what_was_found() -> None:
+    (outcome, *_) = examine(LAWS["I1-marginal"], OffByOne())
+    words = explain(LAWS["I1-marginal"], outcome)
+    assert "bug" in words
+    assert "q_sample" in words
+    assert (
+        explain(LAWS["I1-marginal"], replace(outcome, classification=None)).count("unclassified")
+        == 1
+    )
