@@ -211,7 +211,8 @@ def hand_made(values: dict[str, list[float]]) -> dict[str, Any]:
         output, weighting = name.split(" ")[0].split("/")
         network = name.partition("(")[2].rstrip(")") or "unet"
         arms.append({"name": name, "output": output, "weighting": weighting, "network": network})
-    return {"arms": arms, "runs": runs, "linear": {"along": [1e9], "final": [1e9]}}
+    linear = {"along": [1e9], "final": [1e9]}
+    return {"arms": arms, "runs": runs, "linear": linear, "log_snr": [0.0]}
 
 
 FOUR = {
@@ -270,22 +271,22 @@ class TestEffects:
 
     def test_the_step_at_which_a_power_law_passes(self) -> None:
         steps = [10, 40, 160, 640]
-        points = {"steps": steps, "eps_mse": [8.0 / step for step in steps]}
-        assert steps_to_reach(points, 8.0 / 100) == pytest.approx(100)
+        errors = [8.0 / step for step in steps]
+        assert steps_to_reach(steps, errors, 8.0 / 100) == pytest.approx(100)
 
     @pytest.mark.parametrize(
         ("errors", "expected"),
         [([1, 1, 1], None), ([0.1, 0.1, 0.1], 10), ([0.1, 1, 0.1], 40.0), ([0.1, 0.1, 1], None)],
     )
     def test_passing_is_for_good(self, errors: list[float], expected: float | None) -> None:
-        found = steps_to_reach({"steps": [10, 20, 80], "eps_mse": errors}, 0.1**0.5)
+        found = steps_to_reach([10, 20, 80], errors, 0.1**0.5)
         assert found == (expected if expected is None else pytest.approx(expected))
 
     def test_every_measure_is_read_from_a_run(self) -> None:
         results = hand_made(FOUR)
         run = results["runs"][0]
         values = {entry.key: value_of(results, run, entry) for entry in MEASURES}
-        assert values.pop("steps_to_linear") == 10
+        assert values.pop("steps_to_linear") == values.pop("steps_to_linear_x0") == 10
         assert set(values.values()) == {1.0}
 
     def test_any_contrast(self) -> None:
@@ -307,13 +308,24 @@ class TestVerdict:
 
     def test_noise_is_called_noise(self) -> None:
         noisy = {arm: [1.0, 2.0, 1.5][k:] + [1.0, 2.0, 1.5][:k] for k, arm in enumerate(FOUR)}
-        assert "within noise of outputting x₀" in sentences(hand_made(noisy))[0]
+        assert "under `simple` within noise, " in sentences(hand_made(noisy))[1]
 
     def test_directions_that_differ_are_both_named(self) -> None:
         values = {**FOUR, "x0/simple_x0": [0.1, 0.2, 0.4]}
-        stabler = sentences(hand_made(values))[2]
-        assert "better than outputting x₀ under `simple`" in stabler
-        assert "worse than outputting x₀ under `simple_x0`" in stabler
+        stabler = next(s for s in sentences(hand_made(values)) if "Stabler?" in s)
+        assert "under `simple` better, ×0.500 [0.500, 0.500]" in stabler
+        assert "under `simple_x0` worse, ×30.0 [30.0, 30.0]" in stabler
+
+    def test_the_best_arm_and_the_next(self) -> None:
+        line = sentences(hand_made(FOUR))[0]
+        assert "Fréchet distance: `eps/simple` with 2.00, before `x0/simple` with 4.00" in line
+        assert "(the difference is beyond noise)" in line
+
+    def test_a_threshold_that_one_side_never_reached(self) -> None:
+        results = hand_made(FOUR)
+        results["linear"]["along"] = [1.5]
+        line = next(s for s in sentences(results) if "Faster" in s)
+        assert "under `simple` no ratio (ε got there on 1 of 3 seeds, x₀ on 0)" in line
 
     def test_divergence_is_a_result_and_a_broken_run_a_failure(self) -> None:
         results = hand_made(FOUR)

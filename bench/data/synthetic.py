@@ -63,7 +63,8 @@ def mixture_oracle() -> MixtureOracle:
 
 def _fields(covariance: Tensor, count: int) -> Tensor:
     noise = NoiseStream(_SEED).normal((count, SIZE * SIZE), step=0, dtype=torch.float64)
-    return (noise @ torch.linalg.cholesky(covariance).T).reshape(count, 1, SIZE, SIZE)
+    fields: Tensor = noise @ torch.linalg.cholesky(covariance).T
+    return fields.reshape(count, 1, SIZE, SIZE)
 
 
 def _parts(

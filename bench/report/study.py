@@ -1,6 +1,5 @@
 """Section on the study: verdict, what was compared, paired intervals, curves, samples."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,9 +20,11 @@ from bench.study.effects import (
     arm_interval,
     completed,
     has_factorial,
+    linear_errors,
     main_effects,
     measure,
     output_effect,
+    reached,
     value_of,
 )
 from bench.study.verdict import any_failed, number, sentences, shown
@@ -126,7 +127,7 @@ def _effects_row(results: Results, entry: Measure) -> list[str | Cell]:
     simple, image = (output_effect(results, entry, w) for w in ("simple", "simple_x0"))
     output, weighting, interaction = main_effects(results, entry)
     cells = [_effect_cell(effect) for effect in (simple, image, output, weighting)]
-    depends = "strong" if interaction.direction in ("better", "worse") else "muted"
+    depends: Tone = "strong" if interaction.direction in ("better", "worse") else "muted"
     return [
         _name(entry, results),
         *cells,
@@ -164,27 +165,47 @@ def _arm_row(results: Results, arm: Mapping[str, Any]) -> list[str | Cell]:
 
 def _arm_cell(results: Results, entry: Measure, arm: str) -> Cell:
     interval = arm_interval(results, entry, arm)
-    runs = completed(results, arm)
-    reached = sum(value_of(results, run, entry) is not None for run in runs)
+    count, seeds = reached(results, entry, arm)
     if interval is None:
-        return Cell(
-            "not reached" if entry.question == "faster" else "–", "muted", f"0 of {len(runs)} seeds"
-        )
-    text = shown(interval, entry).lstrip("×+")
-    short = "" if reached == len(runs) else f" ({reached} of {len(runs)} seeds)"
-    return Cell(text + short)
+        text = "not reached" if entry.question == "faster" else "–"
+        return Cell(text, "muted", f"0 of {seeds} seeds")
+    short = "" if count == seeds else f" ({count} of {seeds} seeds)"
+    return Cell(shown(interval, entry).lstrip("×+") + short)
 
 
 def _linear_row(results: Results) -> list[str | Cell]:
-    errors, log_snr = results["linear"]["final"], results["log_snr"]
-    image = [error / math.exp(level) for error, level in zip(errors, log_snr, strict=True)]
-    known = {"eps_mse": sum(errors) / len(errors), "x0_mse": sum(image) / len(image)}
+    known = linear_errors(results, "final")
     cells = [number(known[entry.key]) if entry.key in known else "–" for entry in MEASURES]
     return ["best linear denoiser", "–", *cells, "–"]
 
 
 def _details(results: Results) -> list[Block]:
-    return [_runs_table(results), _tuning_table(results)]
+    return [_terms_table(results), _runs_table(results), _tuning_table(results)]
+
+
+def _terms_table(results: Results) -> Table:
+    header = ["arm", "seed", *(name for name, _ in _TERMS), "standard error", "evaluations"]
+    rows = [_terms_row(run) for run in results["runs"] if run.get("final") is not None]
+    return Table(header, rows, "The bound on held-out images, term by term, in bits/dim.")
+
+
+_TERMS = (
+    ("L_T (prior)", "prior"),
+    ("Σ L_t (diffusion)", "diffusion"),
+    ("L₀ (reconstruction)", "reconstruction"),
+    ("bits/dim", "bits_per_dim"),
+)
+
+
+def _terms_row(run: Mapping[str, Any]) -> list[str | Cell]:
+    terms = run["final"]["bound"]
+    return [
+        f"`{run['arm']}`",
+        str(run["seed"]),
+        *(number(terms[key]) for _, key in _TERMS),
+        number(terms["stderr"]),
+        f"{terms['evaluations']:,}",
+    ]
 
 
 def _runs_table(results: Results) -> Table:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.report.blocks import Figure
 from bench.report.figures import INK, MUTED, PALETTE
 from bench.study.design import SYMBOLS
-from bench.study.effects import Results, completed
+from bench.study.effects import Results, completed, linear_errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,8 +72,7 @@ def errors_figure(results: Results) -> Figure:
 
 def convergence_figure(results: Results) -> Figure:
     """Mean ε-MSE over log-SNR along training, with the threshold."""
-    linear = results["linear"]["along"]
-    threshold = sum(linear) / len(linear)
+    threshold = linear_errors(results, "along")["eps_mse"]
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()

@@ -42,14 +42,17 @@ MEASURES = (
     Measure("eps_mse", "ε-MSE over log-SNR", "1", "ratio", "easier"),
     Measure("x0_mse", "x₀-MSE over log-SNR", "1", "ratio", "easier"),
     Measure("fd", "Fréchet distance", "1", "ratio", "easier"),
+    Measure("steps_to_linear", "steps to beat the best linear ε-MSE", "steps", "ratio", "faster"),
     Measure(
-        "steps_to_linear", "steps to beat the best linear denoiser", "steps", "ratio", "faster"
+        "steps_to_linear_x0", "steps to beat the best linear x₀-MSE", "steps", "ratio", "faster"
     ),
     Measure("area", "ε-MSE along the run (geometric mean)", "1", "ratio", "faster"),
     Measure("loss_noise", "minibatch loss noise, std/mean", "1", "ratio", "stabler"),
     Measure("gradient_spread", "gradient norm spread, std of ln", "1", "ratio", "stabler"),
 )
 """The yardsticks by which arms are compared."""
+
+_THRESHOLDS = {"steps_to_linear": "eps_mse", "steps_to_linear_x0": "x0_mse"}
 
 
 def measure(key: str) -> Measure:
@@ -72,9 +75,10 @@ def value_of(results: Results, run: Run, entry: Measure) -> float | None:
         return _optional(run["stability"][entry.key])
     if entry.key == "area":
         return _geometric_mean(run["points"]["eps_mse"])
-    if entry.key == "steps_to_linear":
-        linear = results["linear"]["along"]
-        return steps_to_reach(run["points"], sum(linear) / len(linear))
+    if entry.key in _THRESHOLDS:
+        error = _THRESHOLDS[entry.key]
+        points, threshold = run["points"], linear_errors(results, "along")[error]
+        return steps_to_reach(points["steps"], points[error], threshold)
     final = run["final"]
     if final is None:
         return None
@@ -91,12 +95,21 @@ def _geometric_mean(values: Sequence[float]) -> float | None:
     return math.exp(math.fsum(map(math.log, values)) / len(values))
 
 
-def steps_to_reach(points: Mapping[str, Sequence[float]], threshold: float) -> float | None:
-    """The training step at which the mean ε-MSE passes the threshold for good; None if it does not.
+def linear_errors(results: Results, which: str) -> dict[str, float]:
+    """Mean ε-MSE and x₀-MSE over log-SNR of the best linear denoiser, on the images `along` the run or the `final` ones."""
+    errors = results["linear"][which]
+    image = [e * math.exp(-s) for e, s in zip(errors, results["log_snr"], strict=True)]
+    return {"eps_mse": math.fsum(errors) / len(errors), "x0_mse": math.fsum(image) / len(image)}
+
+
+def steps_to_reach(
+    steps: Sequence[float], errors: Sequence[float], threshold: float
+) -> float | None:
+    """The training step at which the error passes the threshold for good; None if it does not.
 
     Between two evaluations ln(error) is interpolated linearly in ln(step).
     """
-    pairs = list(zip(points["steps"], points["eps_mse"], strict=True))
+    pairs = list(zip(steps, errors, strict=True))
     above = [index for index, (_, error) in enumerate(pairs) if error > threshold]
     if not pairs or (above and above[-1] == len(pairs) - 1):
         return None
@@ -216,6 +229,12 @@ def arm_interval(results: Results, entry: Measure, arm: str) -> Interval | None:
     """Mean of a measure over an arm's seeds (of logarithms where it is compared by ratio); None without values."""
     values = list(_by_seed(results, entry, arm).values())
     return _in_unit(mean_interval(values), entry) if values else None
+
+
+def reached(results: Results, entry: Measure, arm: str) -> tuple[int, int]:
+    """On how many of an arm's seeds the measure has a value, and how many seeds there are."""
+    runs = completed(results, arm)
+    return sum(value_of(results, run, entry) is not None for run in runs), len(runs)
 
 
 def has_factorial(results: Results) -> bool:

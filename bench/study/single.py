@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ddpm_ref.estimator import estimate_elbo
 from torch import Tensor, nn
 
 from bench.data import DataSet, load
@@ -30,6 +29,7 @@ from bench.study.yardsticks import (
     x0_errors,
 )
 from ddpm_ref.config import TrainConfig
+from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.sampler import sample
 from ddpm_ref.schedule import Schedule
@@ -293,10 +293,14 @@ def _bound(setting: Setting, task: Task, model: nn.Module) -> dict[str, Any]:
         levels=shared.data.levels,
         seed=_BOUND_SEED,
     )
+    bits = 1 / (estimate.dims * math.log(2))
     return {
         "bits_per_dim": estimate.bits_per_dim,
         "stderr": estimate.stderr,
         "evaluations": estimate.evaluations,
+        "prior": estimate.prior * bits,
+        "diffusion": estimate.diffusion[0] * bits,
+        "reconstruction": estimate.reconstruction[0] * bits,
     }
 
 

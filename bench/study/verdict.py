@@ -4,13 +4,14 @@ The measure that decides each of the article's three claims is fixed here, befor
 beat the best linear denoiser for *faster*, the spread of the gradient norm for *stabler*. The other measures are reported beside them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from bench.statistics import Interval
 from bench.study.effects import (
     Effect,
     Measure,
     Results,
+    arm_interval,
     completed,
     contrast,
     diagonal_effect,
@@ -18,7 +19,7 @@ from bench.study.effects import (
     main_effects,
     measure,
     output_effect,
-    value_of,
+    reached,
 )
 
 _WEIGHTINGS = ("simple", "simple_x0")
@@ -26,9 +27,9 @@ _CLAIMS = {
     "easier": (
         "Easier to learn?",
         "bits_per_dim",
-        ("eps_mse", "fd"),
+        ("eps_mse", "x0_mse", "fd"),
     ),
-    "faster": ("Faster to converge?", "steps_to_linear", ("area",)),
+    "faster": ("Faster to converge?", "steps_to_linear", ("steps_to_linear_x0", "area")),
     "stabler": ("Stabler?", "gradient_spread", ("loss_noise",)),
 }
 
@@ -51,60 +52,79 @@ def shown(interval: Interval | None, entry: Measure) -> str:
 
 def sentences(results: Results) -> list[str]:
     """The verdict, most important first; each sentence stands alone."""
-    found = []
+    found = [_best(results)]
     if has_factorial(results):
         found += [_claim(results, name) for name in _CLAIMS]
         found += [_output_or_weighting(results), _diagonal(results)]
+    rest = (*_time_input(results), *_divergence(results), *_failures(results))
+    return [sentence for sentence in (*found, *rest) if sentence]
+
+
+def _best(results: Results) -> str:
+    """Which arm leads in likelihood and which in distance, and whether the next one is within noise of it."""
+    parts = [_leader(results, measure(key)) for key in ("bits_per_dim", "fd")]
+    floors = results.get("distance", {}).get("floor", [])
+    floor = f" (real against real: {number(sum(floors) / len(floors))})" if floors else ""
     return (
-        found + list(_time_input(results)) + list(_divergence(results)) + list(_failures(results))
+        f"**Best arms.** {'; '.join(part for part in parts if part)}{floor}." if any(parts) else ""
     )
+
+
+def _leader(results: Results, entry: Measure) -> str:
+    names = [arm["name"] for arm in results["arms"] if arm["network"] == "unet"]
+    means = {name: arm_interval(results, entry, name) for name in names}
+    ranked = sorted((mean.estimate, name) for name, mean in means.items() if mean is not None)
+    if not ranked:
+        return ""
+    least, first = ranked[0]
+    text = f"{entry.label}: `{first}` with {number(least)}"
+    if len(ranked) > 1:
+        value, second = ranked[1]
+        effect = contrast(results, entry, {first: 1.0, second: -1.0})
+        text += f", before `{second}` with {number(value)} ({_LEAD[effect.direction]})"
+    return text
+
+
+_LEAD = {
+    "better": "the difference is beyond noise",
+    "worse": "the difference is beyond noise",
+    "within noise": "within noise",
+    "unknown": "too few seeds to tell",
+}
 
 
 def _claim(results: Results, name: str) -> str:
     title, primary, others = _CLAIMS[name]
     entry = measure(primary)
-    effects = [output_effect(results, entry, weighting) for weighting in _WEIGHTINGS]
-    details = [_pair(results, measure(key)) for key in others]
-    return f"**{title}** {_direction(effects)}: {_pair(results, entry)}. Beside it: {'; '.join(details)}."
+    clauses = [_clause(results, entry, weighting) for weighting in _WEIGHTINGS]
+    beside = "; ".join(_pair(results, measure(key)) for key in others)
+    return (
+        f"**{title}** Outputting ε instead of x₀ at equal weighting ({entry.label}): "
+        f"{', '.join(clauses)}. Beside it: {beside}."
+    )
+
+
+def _clause(results: Results, entry: Measure, weighting: str) -> str:
+    effect = output_effect(results, entry, weighting)
+    word = "" if effect.direction == "unknown" else f"{effect.direction}, "
+    return f"under `{weighting}` {word}{_text(results, effect, weighting)}"
 
 
 def _pair(results: Results, entry: Measure) -> str:
-    texts = []
-    for weighting in _WEIGHTINGS:
-        effect = output_effect(results, entry, weighting)
-        text = (
-            shown(effect.interval, entry)
-            if effect.interval
-            else _unreached(results, entry, weighting)
-        )
-        texts.append(f"{text} under `{weighting}`")
+    texts = [
+        f"{_text(results, output_effect(results, entry, weighting), weighting)} under `{weighting}`"
+        for weighting in _WEIGHTINGS
+    ]
     return f"{entry.label} {', '.join(texts)}"
 
 
-def _unreached(results: Results, entry: Measure, weighting: str) -> str:
-    """Why there is no ratio: which of the two outputs has no value, and how often."""
-    parts = []
-    for output in ("eps", "x0"):
-        runs = completed(results, f"{output}/{weighting}")
-        count = sum(value_of(results, run, entry) is not None for run in runs)
-        parts.append(f"{output} {count} of {len(runs)}")
-    return f"no ratio (reached: {', '.join(parts)} seeds)"
-
-
-def _direction(effects: Sequence[Effect]) -> str:
-    directions = [effect.direction for effect in effects]
-    words = {
-        "better": "better than outputting x₀",
-        "worse": "worse than outputting x₀",
-        "within noise": "within noise of outputting x₀",
-        "unknown": "not comparable with outputting x₀",
-    }
-    if directions[0] == directions[1]:
-        return f"At equal weighting, outputting ε is {words[directions[0]]} under both weightings"
-    return (
-        f"Outputting ε is {words[directions[0]]} under `simple`, "
-        f"but {words[directions[1]]} under `simple_x0`"
-    )
+def _text(results: Results, effect: Effect, weighting: str) -> str:
+    """The interval; without one, on how many seeds each output has a value at all."""
+    if effect.interval is not None:
+        return shown(effect.interval, effect.measure)
+    counts = [reached(results, effect.measure, f"{output}/{weighting}") for output in ("eps", "x0")]
+    (of_eps, seeds), (of_x0, _) = counts
+    return f"no ratio (ε got there on {of_eps} of {seeds} seeds, x₀ on {of_x0})"
 
 
 def _output_or_weighting(results: Results) -> str:
