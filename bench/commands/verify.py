@@ -1,0 +1,198 @@
+"""`ddpm-bench verify`: the laws on this implementation, on an installed library, or on your own adapter.
+
+Exit status: 0 all hold, 1 some law failed (whatever its class), 2 error of use.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.verification import Examined, Subject
+    from ddpm_ref.conformance.lawbook import Law
+
+HELP = "run the laws on this implementation, a library or your own adapter"
+
+EVERYTHING = "all"
+
+_EPILOG = """libraries: diffusers, denoising-diffusion-pytorch, azula, smalldiffusion, flow-matching, article; all = ours and
+every library that is installed. A failure is classified: bug (fails in float64), precision (fails only below, or by
+rounding), convention (holds under a meaning that the adapter declares).
+
+  ddpm-bench verify                                     this implementation
+  ddpm-bench verify --against diffusers                 a library, with the options that behave differently
+  ddpm-bench verify --init my_adapter.py                a commented adapter to fill in, then
+  ddpm-bench verify --against my_adapter.py:MyDiffusion your own code"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--against",
+        action="append",
+        metavar="NAME|FILE.py:CLASS",
+        help="a library, `all`, or a class in a file; may be given several times (default: this implementation)",
+    )
+    parser.add_argument(
+        "--law",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="only this law (I8-tails) or invariant (I8); may be given several times",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write everything that was found as strict JSON"
+    )
+    parser.add_argument("--out", metavar="DIR", help="save a record there, for `ddpm-bench report`")
+    parser.add_argument(
+        "--init", metavar="FILE.py", help="write a commented adapter to fill in, and stop"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Examine everything that was named; 1 where a law fails on any of it."""
+    if arguments.init is not None:
+        return _init(arguments.init)
+    from bench.errors import writable_directory
+    from bench.verification import record
+    from bench.verification_text import failures, overview, table
+
+    target = None if arguments.json is None else _writable(arguments.json)
+    directory = None if arguments.out is None else writable_directory(arguments.out)
+    laws = _laws(arguments.law)
+    examined: list[Examined] = []
+    for subject in _subjects(arguments.against or ["ddpm_ref"]):
+        one = _examine(subject, laws)
+        examined.append(one)
+        print(table(one, laws), flush=True)
+    print(failures(examined, laws), end="")
+    if len(examined) > 1:
+        print(overview(examined))
+    found = record(examined, laws)
+    if target is not None:
+        target.write_text(
+            _as_json(found.results, found.environment, found.created), encoding="utf-8"
+        )
+        print(f"everything in {arguments.json}")
+    if directory is not None:
+        from bench.record import save
+
+        print(f"record {save(found, directory).name} in {arguments.out}")
+    return 1 if any(one.failed for one in examined) else 0
+
+
+def _init(name: str) -> int:
+    from ddpm_ref.conformance.adapters.from_file import write_template
+
+    if not name.endswith(".py"):
+        raise UsageError(
+            f"--init {name}: an adapter is a Python file: give a name that ends in .py"
+        )
+    try:
+        write_template(Path(name))
+    except FileExistsError:
+        raise UsageError(
+            f"--init {name}: there is such a file already, and it is not overwritten; choose another name"
+        ) from None
+    except OSError as error:
+        raise UsageError(
+            f"--init {name}: cannot be written: {error.strerror}; choose another place"
+        ) from error
+    print(f"wrote {name}; fill it in, then: ddpm-bench verify --against {name}:MyDiffusion")
+    return 0
+
+
+def _laws(topics: Sequence[str]) -> "tuple[Law, ...]":
+    from bench.verification import known_laws
+
+    try:
+        return known_laws(topics)
+    except ValueError as error:
+        raise UsageError(f"--law: {error}") from error
+
+
+def _subjects(names: Sequence[str]) -> "list[Subject]":
+    """What is to be examined, in order; each once."""
+    from bench.verification import OURS, subjects
+
+    if EVERYTHING in names:
+        return _everything()
+    found: list[Subject] = []
+    for name in dict.fromkeys(names):
+        try:
+            found += subjects(name)
+        except ModuleNotFoundError as error:
+            raise _missing(name, error) from error
+        except ValueError as error:
+            hint = "" if name != OURS else "; leave --against out for this implementation"
+            raise UsageError(f"--against {name}: {error}{hint}") from error
+        except Exception as failure:  # the user's own file: its message is what helps
+            raise UsageError(
+                f"--against {name}: the adapter cannot be built: {type(failure).__name__}: {failure}"
+            ) from failure
+    return found
+
+
+def _everything() -> "list[Subject]":
+    """This implementation and every library that is installed; what is missing is said."""
+    from bench.verification import OURS, subjects
+    from ddpm_ref.conformance.adapters import PEERS
+
+    found = list(subjects(OURS))
+    for name, peer in PEERS.items():
+        try:
+            found += subjects(name)
+        except ModuleNotFoundError as error:
+            print(
+                f"{name}: not installed ({error.name} is missing): pip install {peer.distribution}"
+            )
+    return found
+
+
+def _missing(name: str, error: ModuleNotFoundError) -> UsageError:
+    from ddpm_ref.conformance.adapters import PEERS
+
+    if name in PEERS:
+        peer = PEERS[name]
+        return UsageError(
+            f"--against {name}: {error.name} is not installed; remedy: python -m pip install {peer.distribution}"
+        )
+    return UsageError(
+        f"--against {name}: the file imports {error.name!r}, which is not installed here"
+    )
+
+
+def _examine(subject: "Subject", laws: "tuple[Law, ...]") -> "Examined":
+    from bench.progress import meter
+    from bench.verification import examine
+
+    with meter(total=len(laws), label=subject.implementation.name) as shown:
+        return examine(subject, laws, lambda law: shown.advance(note=law.id))
+
+
+def _writable(name: str) -> Path:
+    """The JSON file, proven to be writable before the work."""
+    path = Path(name).expanduser()
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UsageError(
+            f"--json {name}: cannot be written: {error.strerror}; choose another place"
+        ) from error
+    return path
+
+
+def _as_json(results: object, environment: object, created: str) -> str:
+    assert isinstance(results, dict)
+    content = {
+        "schema": "ddpm-bench.verify/1",
+        "created": created,
+        **results,
+        "environment": environment,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
