@@ -31,7 +31,7 @@ from torch import Tensor
 from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
-from ddpm_ref.estimator.surrogate import Basis, Observations, basis_for, rough_profile
+from ddpm_ref.estimator.surrogate import Basis, Observations, choose_basis, rough_profile
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.reverse import (
     Model,
@@ -184,16 +184,15 @@ class _Survey:
             self._observe(chosen, plan, Use.NOISE, step=_MAIN_STEP + replicate)
             for replicate, plan in enumerate(plans)
         ]
-        basis = basis_for(profile, pilot_size + pairs, self.control)
-        fits = [self._fit(basis, pilot, other, q) for other in reversed(seen)]
+        fits = [self._fit(profile, pilot, other, q) for other in reversed(seen)]
         parts = [
             self._totals(chosen, plan, rows, basis, fit)
-            for plan, rows, fit in zip(plans, seen, fits, strict=True)
+            for plan, rows, (basis, fit) in zip(plans, seen, fits, strict=True)
         ]
         return _Replicates(
             reconstruction=torch.stack([first for first, _ in parts], dim=1),
             diffusion=torch.stack([rest for _, rest in parts], dim=1),
-            curve=basis.curve(0.5 * (fits[0] + fits[1])),
+            curve=torch.stack([basis.curve(fit) for basis, fit in fits]).mean(dim=0),
             evaluations=pilot_size + 2 * pairs,
         )
 
@@ -230,15 +229,19 @@ class _Survey:
 
     def _allocate(self, pilot: Observations, profile: Tensor) -> Tensor:
         """q from the pilot's residuals."""
-        basis = basis_for(profile, len(pilot.t), self.control)
         scale = 1 / profile[pilot.t - 1]
+        basis = choose_basis(profile, pilot, scale, self.control)
         residual = (pilot.value - basis.rows(pilot) @ basis.fit(pilot, scale)) * scale
         return neyman(residual, pilot.t, profile)
 
-    def _fit(self, basis: Basis, pilot: Observations, other: Observations, q: Tensor) -> Tensor:
-        """Coefficients of ĥ from the pilot (drawn from q_0, reweighted) and the other replicate (drawn from q)."""
-        scale = torch.cat([(q * basis.profile)[pilot.t - 1].rsqrt(), 1 / q[other.t - 1]])
-        return basis.fit(pilot.and_then(other), scale)
+    def _fit(
+        self, profile: Tensor, pilot: Observations, other: Observations, q: Tensor
+    ) -> tuple[Basis, Tensor]:
+        """ĥ from the pilot (drawn from q_0, reweighted) and the other replicate (drawn from q)."""
+        scale = torch.cat([(q * profile)[pilot.t - 1].rsqrt(), 1 / q[other.t - 1]])
+        seen = pilot.and_then(other)
+        basis = choose_basis(profile, seen, scale, self.control)
+        return basis, basis.fit(seen, scale)
 
     def _totals(
         self, chosen: Tensor, plan: Points, seen: Observations, basis: Basis, fit: Tensor
