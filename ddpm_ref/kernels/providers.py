@@ -88,10 +88,13 @@ def fastest(device: str) -> str:
     return "eager" if unavailable(name) else name
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def unavailable(name: str) -> str | None:
     """Why a provider does not work here, or None; a constant for torch.compile."""
     return PROVIDERS[name].unavailable()
+
+
+# What torch.compiler.assume_constant_result does, without its import of the whole compiler (seconds).
+unavailable.__dict__["_dynamo_marked_constant"] = True
 
 
 def checked_provider(name: str, device: str) -> Provider:
