@@ -11,7 +11,7 @@ Arguments are cloned before each call, so that an implementation which writes in
 import copy
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
-from ddpm_ref.conformance.lawbook.law import Case, Law
+from ddpm_ref.conformance.lawbook.law import Case, Law, as_tensor
 from ddpm_ref.conformance.lawbook.truth import digits
 
 DTYPE_NAMES = {
@@ -96,7 +96,13 @@ def judge(
         law.id, implementation.name, DTYPE_NAMES[dtype], "not-offered", 0.0, tolerance, 0
     )
     worst, answered, findings, missing = 0.0, 0, [], ""
-    for case in law.check(implementation, dtype):
+    for case in _cases(law, implementation, dtype):
+        if isinstance(case, NotOffered):
+            missing = missing or str(case)
+            break
+        if isinstance(case, Exception):
+            message = f"no case can be made: {_failure(case)}; look at settings()"
+            return replace(blank, status="error", error=math.inf, message=message)
         try:
             error, finding = _ask(case, implementation, tolerance)
         except NotOffered as reason:
@@ -124,6 +130,16 @@ def judge(
         witness=_witness(smallest),
         snippet=_snippet(law, implementation, smallest),
     )
+
+
+def _cases(
+    law: Law, implementation: Implementation, dtype: torch.dtype
+) -> Iterator[Case | Exception]:
+    """The law's cases; last what `settings` of the code under test raised, without which nothing more can be asked."""
+    try:
+        yield from law.check(implementation, dtype)
+    except Exception as failure:  # a result of the law
+        yield failure
 
 
 def _overrides(implementation: Implementation, method: str) -> bool:
@@ -163,7 +179,12 @@ def _result(case: Case, implementation: Implementation) -> Tensor:
     if case.run is not None:
         return case.run(implementation).detach()
     arguments = [_fresh(value) for value in case.arguments.values()]
-    selected = case.select(getattr(implementation, case.method)(*arguments))
+    returned = getattr(implementation, case.method)(*arguments)
+    selected = case.select(returned)
+    if selected is None and (returned is None or case.select is as_tensor):
+        raise TypeError(
+            f"{case.method} returned {type(returned).__name__}; a torch.Tensor is expected (raise NotOffered for what you lack)"
+        )
     if selected is None:
         raise NotOffered(f"{implementation.name} offers no {_name(case)}")
     return selected.detach()
@@ -216,9 +237,14 @@ def _of(case: Case, index: tuple[int, ...]) -> str:
 
 
 def _raised(case: Case, failure: Exception) -> str:
+    return f"{_name(case)}{_of(case, ())} raised {_failure(failure)}"
+
+
+def _failure(failure: Exception) -> str:
+    """Type, text and line of an exception."""
     frame = traceback.extract_tb(failure.__traceback__)[-1]
     place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    return f"{_name(case)}{_of(case, ())} raised {type(failure).__name__}: {failure} ({place})"
+    return f"{type(failure).__name__}: {failure} ({place})"
 
 
 def _witness(finding: Finding) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The rule of classification, in this order:
 1. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares.
 2. **precision**: the law holds in a higher dtype (or fails there for one of these two reasons) and fails only below; or it fails by no more than sixteen times what the right formulas
    err on tables that are kept in the declared `table_dtype` and formed plainly (1−ᾱ by subtraction).
-3. **bug**: it fails in float64 otherwise, or in the highest dtype that the implementation accepts.
+3. **bug**: it fails in float64 otherwise, or in the highest dtype that the implementation accepts; then below it too.
 
 An exception or a wrong shape is a bug unless a declared reading avoids it.
 """
@@ -35,8 +35,8 @@ def examine(law: Law, implementation: Implementation) -> tuple[Outcome, ...]:
     for dtype in dtypes:
         outcome = judge(law, implementation, dtype)
         if outcome.failed:
-            held_above = any(earlier.classification != "bug" for earlier in outcomes)
-            outcome = classify(law, implementation, dtype, outcome, held_above=held_above)
+            above = [o.classification for o in outcomes if o.status != "not-offered"]
+            outcome = classify(law, implementation, dtype, outcome, above=above)
         outcomes.append(outcome)
     return tuple(outcomes)
 
@@ -47,19 +47,19 @@ def classify(
     dtype: torch.dtype,
     outcome: Outcome,
     *,
-    held_above: bool,
+    above: Sequence[str | None] = (),
 ) -> Outcome:
-    """The rule of the module's docstring, for an outcome that failed."""
+    """The rule of the module's docstring, for an outcome that failed; `above` are the classes in higher dtypes, None for a pass."""
     for convention in implementation.conventions:
         if judge(law, convention.reading(), dtype).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
-    precise = held_above or (
-        math.isfinite(outcome.error)
-        and outcome.error
-        <= _ROUNDING_FACTOR * _rounded_error(law.id, dtype, implementation.table_dtype)
-    )
-    return replace(outcome, classification="precision" if precise else "bug")
+    if above:
+        return replace(outcome, classification="bug" if "bug" in above else "precision")
+    if not math.isfinite(outcome.error):
+        return replace(outcome, classification="bug")
+    rounding = _ROUNDING_FACTOR * _rounded_error(law.id, dtype, implementation.table_dtype)
+    return replace(outcome, classification="precision" if outcome.error <= rounding else "bug")
 
 
 @lru_cache(maxsize=256)

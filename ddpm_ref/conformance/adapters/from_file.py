@@ -56,7 +56,8 @@ def write_template(path: Path) -> None:
 
 def _imported(path: Path) -> ModuleType:
     """The file as a module; its own folder is importable, as it is for `python FILE.py`."""
-    name = f"adapter_{path.stem}"
+    # Its own name, so that a snippet says `from my_adapter import …`; another one where that would hide a module.
+    name = f"adapter_{path.stem}" if path.stem in sys.modules else path.stem
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} cannot be imported as Python: it has to be a .py file")
