@@ -39,15 +39,13 @@ def double_check(law: str, witness: Witness | None) -> dict[str, Any] | None:
     if witness is None:
         return None
     label = str(witness["method"])
-    with mp.workdps(50):
-        found = _value(label, witness)
+    try:
+        with mp.workdps(50):
+            found = _value(label, witness)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as failure:
+        return _nothing(f"not computed for this setting: {type(failure).__name__}: {failure}")
     if found is None:
-        return {
-            "value": None,
-            "by": _without_number(witness),
-            "measured": None,
-            "confirmed": None,
-        }
+        return _nothing(_without_number(witness))
     value, by = found
     measured = float(witness["measured"])
     return {
@@ -58,6 +56,10 @@ def double_check(law: str, witness: Witness | None) -> dict[str, Any] | None:
         else str(measured),
         "confirmed": bool(_misses(measured, value)),
     }
+
+
+def _nothing(why: str) -> dict[str, Any]:
+    return {"value": None, "by": why, "measured": None, "confirmed": None}
 
 
 def _misses(measured: float, value: Number) -> bool:
@@ -79,6 +81,8 @@ def _without_number(witness: Witness) -> str:
     message = str(witness.get("message", ""))
     if " raised " in message:
         return "no number to compare: " + message.partition(" raised ")[2]
+    if " has shape " in message:
+        return "no number to compare: " + message
     return "no number exists there: x_T = ε where ᾱ_T = 0, so x_T says nothing about x0"
 
 
@@ -87,7 +91,7 @@ def _value(label: str, witness: Witness) -> tuple[Number, str] | None:
     from mpmath import mp
 
     message = str(witness.get("message", ""))
-    if " raised " in message or "no finite value exists" in message:
+    if any(words in message for words in (" raised ", " has shape ", "no finite value exists")):
         return None
     if label in _IDENTITIES or label.startswith("number of"):
         return mp.mpf(_IDENTITIES.get(label, 0)), "an identity: it holds exactly"

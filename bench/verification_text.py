@@ -40,12 +40,32 @@ def table(examined: "Examined", laws: "Sequence[Law]") -> str:
 def failures(examined: "Iterable[Examined]", laws: "Sequence[Law]") -> str:
     """Each failed law once per implementation, bugs first: what should hold, the smallest input, how to see it."""
     known = {law.id: law for law in laws}
-    blocks = [
-        _failure(one, known[id], group)
-        for one in examined
-        for id, group in sorted(_failed(one).items(), key=lambda item: _rank(item[1]))
-    ]
+    blocks = [block for one in examined for block in _failures(one, known)]
     return "\n" + "\n\n".join(blocks) + "\n\n" if blocks else "\n"
+
+
+def _failures(one: "Examined", known: "dict[str, Law]") -> list[str]:
+    """One block per failed law; laws that fail by the same exception share one."""
+    blocks: dict[str, str] = {}
+    same: dict[str, list[str]] = {}
+    for id, group in sorted(_failed(one).items(), key=lambda item: _rank(item[1])):
+        cause = _exception(group[0]) or id
+        if cause in blocks:
+            same.setdefault(cause, []).append(id)
+        else:
+            blocks[cause] = _failure(one, known[id], group)
+    return [
+        text + (f"\n{_entry('same for', ', '.join(same[cause]))}" if cause in same else "")
+        for cause, text in blocks.items()
+    ]
+
+
+def _exception(outcome: "Outcome") -> str:
+    """Type, text and line of what was raised, "" where nothing was."""
+    for mark in (" raised ", "no case can be made: "):
+        if mark in outcome.message:
+            return outcome.message.partition(mark)[2]
+    return ""
 
 
 def overview(examined: "Sequence[Examined]") -> str:
