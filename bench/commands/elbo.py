@@ -1,0 +1,185 @@
+"""`ddpm-bench elbo`: bits/dim of our checkpoint or of anybody's model, term by term."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UsageError, at_least, readable_file, writable_directory
+
+if TYPE_CHECKING:
+    from bench.likelihood import Question
+    from ddpm_ref.schedule import Schedule
+
+HELP = """bits/dim of a checkpoint or of your model, term by term, with standard errors
+
+  ddpm-bench elbo runs/digits/checkpoint.pt --data digits
+  ddpm-bench elbo --model my_model.py:make --data digits --schedule linear --T 1000
+  ddpm-bench elbo runs/digits/checkpoint.pt --evaluations 20000 --json bound.json --out bound.png
+
+the factory returns a model, (model, Schedule) or (model, diffusers scheduler); see bench/foreign.py"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="of `ddpm-bench train`")
+    parser.add_argument("--model", metavar="FILE.py:FACTORY", help="a model of your own instead")
+    parser.add_argument("--data", metavar="NAME", help="data set (default: the checkpoint's)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
+    parser.add_argument("--part", choices=("heldout", "tune", "train"), default="heldout")
+    parser.add_argument("--examples", type=at_least(1), metavar="N", help="the first N images only")
+    parser.add_argument("--schedule", metavar="NAME", help="of --model (default: linear)")
+    parser.add_argument("--T", type=at_least(1), help="steps of --schedule (default: 1000)")
+    parser.add_argument(
+        "--parameterization", metavar="NAME", help="what --model predicts (default: eps)"
+    )
+    parser.add_argument(
+        "--first-step",
+        type=int,
+        choices=(0, 1),
+        help="what --model calls the first step (default: 1)",
+    )
+    parser.add_argument(
+        "--variance", metavar="NAME", help="posterior (default), beta or learned_range"
+    )
+    parser.add_argument(
+        "--decoder", metavar="NAME", help="default: discretized if the data have levels"
+    )
+    parser.add_argument(
+        "--clip", type=float, metavar="X", help="clamp predicted x0 (default: never)"
+    )
+    spent = parser.add_mutually_exclusive_group()
+    spent.add_argument(
+        "--evaluations",
+        type=at_least(32),
+        metavar="N",
+        help="budget of network evaluations (default: 16 for each image, at least 4000)",
+    )
+    spent.add_argument("--full", action="store_true", help="every t of every image instead")
+    parser.add_argument("--draws", type=at_least(1), default=1, help="noise draws with --full")
+    parser.add_argument("--seed", type=at_least(0), default=0)
+    parser.add_argument("--batch-size", type=at_least(1), default=512)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", metavar="FILE.png", help="picture of L_t over t")
+    parser.add_argument("--json", metavar="FILE", help="all figures; - for standard output")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print, write; 1 where the bound is not finite."""
+    import math
+
+    from bench.likelihood import as_text, by_budget, by_full_sum, draw_curve
+
+    for path in (arguments.out, arguments.json):
+        if path not in (None, "-"):
+            writable_directory(Path(path).parent)
+    question = _question(arguments)
+    budget = arguments.evaluations or max(4000, 16 * len(question.data))
+    try:
+        full = arguments.full
+        found = by_full_sum(question) if full else by_budget(question, budget)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    good = math.isfinite(found.terms["total"].nats)
+    if arguments.json:
+        _write_json(
+            found.as_json() if good else {"bits_per_dim": None, "reason": "not finite"},
+            arguments.json,
+        )
+    if arguments.json != "-":
+        print(as_text(found))
+    if arguments.out and good:
+        draw_curve(found, arguments.out)
+    if not good:
+        print("the bound is not finite: the model returned NaN or infinity", file=sys.stderr)
+    return 0 if good else 1
+
+
+def _question(arguments: argparse.Namespace) -> "Question":
+    """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
+    from bench.data import load
+    from bench.likelihood import Question
+
+    if (arguments.checkpoint is None) == (arguments.model is None):
+        raise UsageError("give either CHECKPOINT or --model FILE.py:FACTORY, one of the two")
+    chosen = _from_checkpoint(arguments) if arguments.checkpoint else _from_factory(arguments)
+    name = arguments.data or chosen.pop("data", None)
+    chosen.pop("data", None)
+    if name is None:
+        raise UsageError("--data is missing: name the data set, such as --data digits")
+    dataset = load(name, Path(arguments.data_dir) if arguments.data_dir else None)
+    images = getattr(dataset, arguments.part)[: arguments.examples]
+    decoder = arguments.decoder or dataset.decoder
+    return Question(
+        data=images.to(arguments.device),
+        decoder=decoder,
+        levels=dataset.levels,
+        clip=arguments.clip,
+        seed=arguments.seed,
+        draws=arguments.draws,
+        batch_size=arguments.batch_size,
+        **chosen,
+    )
+
+
+def _from_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
+    from ddpm_ref.checkpoint import load_checkpoint
+
+    for option in ("schedule", "T", "parameterization", "first_step"):
+        if getattr(arguments, option) is not None:
+            name = option.replace("_", "-")
+            raise UsageError(
+                f"--{name} belongs to --model: a checkpoint knows its own; leave it out"
+            )
+    try:
+        checkpoint = load_checkpoint(readable_file(arguments.checkpoint), device=arguments.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return {
+        "model": checkpoint.model,
+        "schedule": checkpoint.schedule,
+        "parameterization": checkpoint.config.parameterization,
+        "variance": arguments.variance or "posterior",
+        "data": checkpoint.config.data,
+    }
+
+
+def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
+    import dataclasses
+
+    from torch import nn
+
+    from bench.foreign import adapt, load_foreign
+
+    foreign = load_foreign(arguments.model)
+    if arguments.first_step is not None:
+        foreign = dataclasses.replace(foreign, first_step=arguments.first_step)
+    if isinstance(foreign.model, nn.Module):
+        foreign.model.to(arguments.device)
+    schedule = _schedule(arguments) if foreign.schedule is None else foreign.schedule
+    variance = arguments.variance or foreign.variance or "posterior"
+    return {
+        "model": adapt(foreign, schedule, variance),
+        "schedule": schedule,
+        "parameterization": arguments.parameterization or foreign.parameterization or "eps",
+        "variance": "posterior" if variance == "learned_range" else variance,
+    }
+
+
+def _schedule(arguments: argparse.Namespace) -> "Schedule":
+    from bench.errors import unknown
+    from ddpm_ref.schedule import SCHEDULES
+
+    name = arguments.schedule or "linear"
+    if name not in SCHEDULES:
+        raise unknown("schedule", name, SCHEDULES)
+    return SCHEDULES[name](arguments.T or 1000)
+
+
+def _write_json(values: dict[str, Any], path: str) -> None:
+    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+    else:
+        Path(path).write_text(text, encoding="utf-8")

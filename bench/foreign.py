@@ -1,0 +1,163 @@
+"""Somebody else's model, brought to our conventions: t = 1 … T, one tensor out (or a pair), a float64 schedule.
+
+`FILE.py:FACTORY` names a function without arguments. It returns one of
+
+    model                     called as model(x_t, t); schedule and prediction come from the command line
+    (model, schedule)         a `ddpm_ref.Schedule`
+    (model, scheduler)        a diffusers scheduler: its betas, `prediction_type` and `variance_type` are read
+    Foreign(...)              everything said explicitly
+
+A model may return a tensor, or an object with `.sample` as diffusers' models do. With `variance="learned_range"` it returns twice
+the channels, and the second half v ∈ [−1, 1] interpolates the log-variance (Nichol & Dhariwal 2021, eq. 15),
+
+    ln σ_t² = (1+v)/2 · ln β_t + (1−v)/2 · ln β̃_t,        with ln β̃_2 in place of ln β̃_1 = −∞ at t = 1,              (1)
+
+as in their code. (diffusers floors β̃_1 at 1e-20 instead, which makes the floor the lower end of the range.)
+"""
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.errors import UsageError, readable_file
+from ddpm_ref.reverse import Model
+from ddpm_ref.schedule import Schedule, schedule_from_beta, schedule_from_log_snr
+
+_PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
+_VARIANCES = {
+    "fixed_small": "posterior",
+    "fixed_small_log": "posterior",
+    "fixed_large": "beta",
+    "fixed_large_log": "beta",
+    "learned_range": "learned_range",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """A model with its conventions.
+
+    Attributes:
+        model: `model(x_t, step)`; a tensor, or an object with `.sample`.
+        schedule: the steps that it was trained on; None = from the command line.
+        parameterization: `eps`, `x0`, `v`, `score` or `mean`; None = from the command line.
+        variance: `posterior`, `beta` or `learned_range`; None = from the command line.
+        first_step: what the model calls our t = 1: 1, or 0 in most other libraries.
+    """
+
+    model: Any
+    schedule: Schedule | None = None
+    parameterization: str | None = None
+    variance: str | None = None
+    first_step: int = 1
+
+
+class Adapted(nn.Module):
+    """A foreign model that takes t = 1 … T and returns a tensor, or the pair (prediction, log-variance).
+
+    A module, so that evaluation mode reaches the model inside.
+    """
+
+    def __init__(self, foreign: Foreign, schedule: Schedule, *, learned_range: bool) -> None:
+        super().__init__()
+        self.model = foreign.model
+        self.offset = foreign.first_step - 1
+        self.learned_range = learned_range
+        upper, lower = schedule.beta.clone(), schedule.posterior_variance.clone()
+        lower[1] = lower[2] if schedule.T > 1 else upper[1]
+        position = torch.zeros(int(schedule.timesteps[-1]) + 1, dtype=torch.int64)
+        position[schedule.timesteps] = torch.arange(1, schedule.T + 1)
+        self.position = position
+        self.ends = torch.stack([lower.log(), upper.log()])
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """The model's output at our step t."""
+        output = self.model(x_t, t + self.offset)
+        output = getattr(output, "sample", output)
+        if not self.learned_range:
+            return output  # type: ignore[no-any-return]
+        prediction, share = output.chunk(2, dim=1)
+        ends = self.ends[:, self.position[t.cpu()]].to(share.device)
+        low, high = ends.view(2, -1, *(1,) * (x_t.ndim - 1))
+        mix = (share.double() + 1) / 2
+        return prediction, mix * high + (1 - mix) * low
+
+
+def load_foreign(spec: str) -> Foreign:
+    """What the factory in `FILE.py:FACTORY` returns, as a `Foreign`.
+
+    Raises:
+        UsageError: no such file or function, or it returns something else than the module's docstring lists.
+    """
+    path, separator, name = spec.rpartition(":")
+    if not separator or not path:
+        raise UsageError(f"--model {spec!r}: write FILE.py:FACTORY, a file and a function in it")
+    file = readable_file(path)
+    found = importlib.util.spec_from_file_location(file.stem, file)
+    if found is None or found.loader is None:
+        raise UsageError(f"--model {spec!r}: {path!r} is not a Python file; give FILE.py:FACTORY")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    factory = getattr(module, name, None)
+    if not callable(factory):
+        known = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
+        raise UsageError(f"--model {spec!r}: no function {name!r} there; it has {', '.join(known)}")
+    return interpret(factory())
+
+
+def interpret(returned: Any) -> Foreign:
+    """A factory's result as a `Foreign`."""
+    if isinstance(returned, Foreign):
+        return returned
+    if isinstance(returned, tuple) and len(returned) == 2:
+        model, second = returned
+        if isinstance(second, Schedule):
+            return Foreign(model, second)
+        if hasattr(second, "betas") and hasattr(second, "config"):
+            return _from_diffusers(model, second)
+    elif callable(returned):
+        return Foreign(returned)
+    raise UsageError(
+        f"the factory returned {type(returned).__name__}; return a model, (model, Schedule), "
+        "(model, diffusers scheduler) or bench.foreign.Foreign"
+    )
+
+
+def _from_diffusers(model: Any, scheduler: Any) -> Foreign:
+    """Schedule and conventions from a diffusers scheduler; its index 0 is our t = 1."""
+    config: Mapping[str, Any] = scheduler.config
+    prediction = config.get("prediction_type", "epsilon")
+    variance = config.get("variance_type") or "fixed_small"
+    for kind, value, known in (
+        ("prediction_type", prediction, _PREDICTIONS),
+        ("variance_type", variance, _VARIANCES),
+    ):
+        if value not in known:
+            raise UsageError(
+                f"{kind} {value!r} of the scheduler has no bound here; known: {', '.join(known)}"
+            )
+    return Foreign(
+        model=model,
+        schedule=_schedule_of(torch.as_tensor(scheduler.betas).double()),
+        parameterization=_PREDICTIONS[prediction],
+        variance=_VARIANCES[variance],
+        first_step=0,
+    )
+
+
+def _schedule_of(beta: Tensor) -> Schedule:
+    """A schedule from β_1 … β_T, also where β_T = 1 (zero terminal SNR)."""
+    if beta[-1] < 1:
+        return schedule_from_beta(beta)
+    kept = (1 - beta[:-1]).log().cumsum(0)
+    log_snr = kept - (-torch.expm1(kept)).log()
+    return schedule_from_log_snr([*log_snr.tolist(), -torch.inf])
+
+
+def adapt(foreign: Foreign, schedule: Schedule, variance: str) -> Model:
+    """The foreign model as a model of ours; `variance` is the final choice."""
+    return Adapted(foreign, schedule, learned_range=variance == "learned_range")

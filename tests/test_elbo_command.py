@@ -1,0 +1,252 @@
+"""`ddpm-bench elbo`: right numbers for foreign models whatever their conventions, and clear errors of use."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.__main__ import main
+from bench.foreign import Foreign, adapt, interpret
+from ddpm_ref.elbo import elbo
+from ddpm_ref.schedule import linear_schedule, rescale_to_zero_terminal_snr
+
+FACTORY = """
+import torch
+from torch import nn
+from ddpm_ref.schedule import linear_schedule
+from bench.foreign import Foreign
+
+class Shrink(nn.Module):
+    def forward(self, x_t, t):
+        return 0.5 * x_t
+
+class Broken(nn.Module):
+    def forward(self, x_t, t):
+        return x_t * float("nan")
+
+def bare():
+    return Shrink()
+
+def with_schedule():
+    return Shrink(), linear_schedule(13)
+
+def explicit():
+    return Foreign(Shrink(), linear_schedule(13), parameterization="x0", variance="beta")
+
+def broken():
+    return Broken()
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> Path:
+    path = tmp_path / "theirs.py"
+    path.write_text(FACTORY)
+    return path
+
+
+def call(*words: str) -> int:
+    return main(["elbo", *words])
+
+
+def measured(capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    assert call(*words, "--data", "digits", "--json", "-") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_full_sum_of_a_foreign_model_is_elbo(factory, capsys) -> None:
+    from bench.data import load
+
+    found = measured(
+        capsys, "--model", f"{factory}:explicit", "--full", "--examples", "7", "--draws", "2"
+    )
+    images, schedule = load("digits").heldout[:7], linear_schedule(13)
+    direct = elbo(
+        lambda x, t: 0.5 * x,
+        images,
+        schedule,
+        parameterization="x0",
+        variance="beta",
+        levels=17,
+        draws=2,
+    )
+    assert found["bits_per_dim"] == pytest.approx(direct.bits_per_dim.mean().item(), rel=1e-6)
+    assert found["evaluations"] == 7 * 13 * 2
+    assert found["protocol"]["variance"] == "beta"
+    assert len(found["curve_nats"]) == 13
+    spread = direct.bits_per_dim.std().item() / math.sqrt(7)
+    assert found["bits_per_dim_stderr"] == pytest.approx(spread, rel=1e-6)
+
+
+def test_a_budget_agrees_with_the_full_sum_within_its_error(factory, capsys, tmp_path) -> None:
+    picture = tmp_path / "curve.png"
+    model = f"{factory}:with_schedule"
+    full = measured(capsys, "--model", model, "--full", "--examples", "40")
+    some = measured(
+        capsys, "--model", model, "--evaluations", "400", "--examples", "40", "--out", str(picture)
+    )
+    assert some["evaluations"] <= 400
+    error = some["bits_per_dim_stderr"]
+    assert (
+        abs(some["bits_per_dim"] - full["bits_per_dim"]) < 5 * error + 0.02 * full["bits_per_dim"]
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_printed_page_names_terms_errors_and_protocol(factory, capsys) -> None:
+    words = ("--T", "9", "--schedule", "cosine", "--evaluations", "100", "--examples", "10")
+    assert call("--model", f"{factory}:bare", "--data", "digits", *words) == 0
+    page = capsys.readouterr().out
+    for word in ("L_T", "ΣL_t", "L_0", "total", "±", "T = 9", "17 grey levels", "nothing clipped"):
+        assert word in page
+
+
+def test_a_model_that_returns_nan_exits_1_and_says_so(factory, capsys) -> None:
+    words = ("--T", "5", "--full", "--examples", "3", "--data", "digits")
+    assert call("--model", f"{factory}:broken", *words) == 1
+    assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "one of the two"),
+        (("a.pt", "--model", "b.py:c"), "one of the two"),
+        (("missing.pt",), "does not exist"),
+        (("--model", "nocolon"), "FILE.py:FACTORY"),
+        (("--model", "FACTORY:absent", "--data", "digits"), "it has"),
+        (("--model", "FACTORY:nothing", "--data", "digits"), "returned int"),
+        (("--model", "FACTORY:bare"), "--data is missing"),
+        (("--model", "FACTORY:bare", "--data", "digit"), "digits"),
+        (("--model", "FACTORY:bare", "--data", "digits", "--schedule", "linar"), "linear"),
+        (("--model", "FACTORY:bare", "--data", "digits", "--variance", "betta"), "beta"),
+        (("--model", "FACTORY:bare", "--data", "gaussian", "--decoder", "discretized"), "levels"),
+        (("--model", "FACTORY:bare", "--full", "--evaluations", "99"), "not allowed"),
+    ],
+)
+def test_errors_of_use_are_one_line_and_exit_2(factory, capsys, words, message) -> None:
+    assert call(*(word.replace("FACTORY", str(factory)) for word in words)) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_checkpoint_of_our_trainer(tmp_path, capsys) -> None:
+    from ddpm_ref.checkpoint import save_checkpoint
+    from ddpm_ref.config import TrainConfig
+    from ddpm_ref.training_state import new_state
+
+    config = TrainConfig(T=5, network_options={"base": 8})
+    path = save_checkpoint(tmp_path / "checkpoint.pt", new_state(config, (1, 8, 8), "0" * 64))
+    found = measured(capsys, str(path), "--evaluations", "64", "--examples", "6")
+    assert found["protocol"]["T"] == 5
+    assert found["evaluations"] <= 64
+    assert call(str(path), "--T", "9") == 2
+    assert "--T belongs to --model" in capsys.readouterr().err
+
+
+class Scheduler(SimpleNamespace):
+    """What a diffusers scheduler offers to a reader."""
+
+
+class Unet(nn.Module):
+    """Returns an object with `.sample`, and expects steps from 0."""
+
+    def __init__(self, double: bool = False) -> None:
+        super().__init__()
+        self.double_channels = double
+        self.seen: set[int] = set()
+
+    def forward(self, x_t: Tensor, t: Tensor) -> SimpleNamespace:
+        self.seen.update(t.tolist())
+        half = torch.zeros_like(x_t)
+        return SimpleNamespace(
+            sample=torch.cat([half, half + 1], dim=1) if self.double_channels else half
+        )
+
+
+def scheduler(beta: Tensor, **config: str) -> Scheduler:
+    return Scheduler(betas=beta.float(), config=config)
+
+
+def images() -> Tensor:
+    return torch.linspace(-1, 1, 2 * 3 * 4).view(2, 3, 2, 2)
+
+
+def test_a_diffusers_pair_is_read_with_its_own_index_and_prediction() -> None:
+    schedule, unet = linear_schedule(11), Unet()
+    foreign = interpret(
+        (unet, scheduler(schedule.beta[1:], prediction_type="sample", variance_type="fixed_large"))
+    )
+    assert (foreign.parameterization, foreign.variance, foreign.first_step) == ("x0", "beta", 0)
+    assert foreign.schedule is not None
+    torch.testing.assert_close(foreign.schedule.alpha_bar, schedule.alpha_bar, rtol=1e-6, atol=0)
+    model = adapt(foreign, foreign.schedule, "beta")
+    options = {"parameterization": "x0", "variance": "beta", "decoder": "gaussian"}
+    found = elbo(model, images(), foreign.schedule, **options)
+    direct = elbo(lambda x, t: 0 * x, images(), foreign.schedule, **options)
+    assert torch.equal(found.total, direct.total)
+    assert unet.seen == set(range(11))
+
+
+def test_a_learned_range_of_one_is_variance_beta() -> None:
+    schedule = linear_schedule(7)
+    foreign = interpret(
+        (Unet(double=True), scheduler(schedule.beta[1:], variance_type="learned_range"))
+    )
+    assert foreign.schedule is not None
+    model = adapt(foreign, foreign.schedule, "learned_range")
+    found = elbo(model, images(), foreign.schedule, decoder="gaussian")
+    direct = elbo(
+        lambda x, t: 0 * x, images(), foreign.schedule, variance="beta", decoder="gaussian"
+    )
+    torch.testing.assert_close(found.total, direct.total, rtol=1e-9, atol=0)
+    assert found.protocol is not None
+    assert found.protocol.variance == "learned"
+
+
+def test_a_scheduler_with_zero_terminal_snr() -> None:
+    schedule = rescale_to_zero_terminal_snr(linear_schedule(9))
+    foreign = interpret((Unet(), scheduler(schedule.beta[1:], prediction_type="v_prediction")))
+    assert foreign.schedule is not None
+    assert foreign.schedule.alpha_bar[-1].item() == 0
+    torch.testing.assert_close(foreign.schedule.alpha_bar, schedule.alpha_bar, rtol=1e-5, atol=1e-9)
+
+
+def test_eval_mode_reaches_a_foreign_module() -> None:
+    unet = Unet().train()
+    modes = []
+    unet.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    schedule = linear_schedule(3)
+    elbo(adapt(Foreign(unet), schedule, "posterior"), images(), schedule, decoder="gaussian")
+    assert not any(modes)
+    assert unet.training
+
+
+def test_a_real_diffusers_unet() -> None:
+    diffusers = pytest.importorskip("diffusers", reason="diffusers is an optional peer")
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    )
+    foreign = interpret((unet, diffusers.DDPMScheduler(num_train_timesteps=6)))
+    assert foreign.schedule is not None
+    model = adapt(foreign, foreign.schedule, "posterior")
+    x0 = torch.linspace(-1, 1, 64).view(1, 1, 8, 8)
+    found = elbo(model, x0, foreign.schedule, decoder="gaussian")
+    direct = elbo(lambda x, t: unet(x, t - 1).sample, x0, foreign.schedule, decoder="gaussian")
+    torch.testing.assert_close(found.total, direct.total)
