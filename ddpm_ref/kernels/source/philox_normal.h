@@ -12,7 +12,7 @@
 #define DDPM_INLINE __host__ __device__ __forceinline__
 #define DDPM_UNROLL _Pragma("unroll")
 #else
-#define DDPM_UNROLL _Pragma("GCC unroll 8")
+#define DDPM_UNROLL _Pragma("GCC unroll 16")
 #define DDPM_INLINE inline __attribute__((always_inline))
 #endif
 
@@ -110,10 +110,18 @@ DDPM_INLINE void box_muller(typename L::Word a, typename L::Word b, typename L::
   z1 = radius * sine;
 }
 
-DDPM_INLINE double polynomial(const double* coefficients, int degree, double y) {
-  double value = coefficients[degree];
-  for (int i = degree - 1; i >= 0; --i) value = value * y + coefficients[i];
+template <int kCount>
+DDPM_INLINE double polynomial(const double (&coefficients)[kCount], double y) {
+  double value = coefficients[kCount - 1];
+  DDPM_UNROLL
+  for (int i = kCount - 2; i >= 0; --i) value = value * y + coefficients[i];
   return value;
+}
+
+DDPM_INLINE double bits_double(uint64_t bits) {
+  double number;
+  memcpy(&number, &bits, 8);
+  return number;
 }
 
 // Eq. (7).
@@ -123,7 +131,7 @@ DDPM_INLINE double square_root(double w) {
   return root + (step - step * step / (2 * root));
 }
 
-// Eqs. (3) to (6) for the two 64-bit halves of one block.
+// Eqs. (3) to (6) for the two 64-bit halves of one block; without branches, so that a loop over lanes becomes SIMD.
 DDPM_INLINE void box_muller(const uint32_t words[4], double& z0, double& z1) {
   const double artanh[] = {0x1.0000000000000p+2, 0x1.5555555555937p+0, 0x1.99999998ebcdbp-1, 0x1.24924978306ebp-1,
                            0x1.c71c4a6af6f4ap-2, 0x1.7462503ce082ep-2, 0x1.3aa9235717700p-2, 0x1.163f9a9490fe4p-2,
@@ -133,27 +141,22 @@ DDPM_INLINE void box_muller(const uint32_t words[4], double& z0, double& z1) {
                          0x1.e8efa9a932d65p-12, -0x1.6ef2a0c95cd22p-16, 0x1.8d568603e73f5p-21};
   const double cosine[] = {0x1.0000000000000p+2,  -0x1.de9e64df22ee2p+1,  0x1.472be1224244ap+0,  -0x1.d4fcd82fc4d09p-3,
                            0x1.9f05ca34eeef8p-6,  -0x1.f30966a27dc53p-10, 0x1.b23b88c9cf6f7p-14, -0x1.16740b425a1f4p-18};
-  const uint64_t a = ((uint64_t(words[0]) << 32) | words[1]) >> 11;
-  const int64_t b = int64_t((uint64_t(words[2]) << 32) | words[3]);
-  double tau = 0, k = 53;
-  if (a) {
-    // a < 2^53 is exact as a double: its exponent and mantissa are k and 1 - tau.
-    double number = double(int64_t(a));
-    uint64_t bits;
-    memcpy(&bits, &number, 8);
-    k = double(1075 - int(bits >> 52));
-    bits = (bits & 0x000FFFFFFFFFFFFFull) | 0x3FE0000000000000ull;
-    memcpy(&number, &bits, 8);
-    tau = 1 - number;
-  }
+  // Sums of 32 and 21 bits are exact, so the bits of the sum show k and 1 - tau.
+  const double a = double(words[0]) * 0x1p21 + double(words[1] >> 11);
+  uint64_t bits;
+  memcpy(&bits, &a, 8);
+  const double exponent = bits_double((bits >> 52) | 0x4330000000000000ull) - 0x1p52;
+  const double mantissa = bits_double((bits & 0x000FFFFFFFFFFFFFull) | 0x3FE0000000000000ull);
+  const double k = a == 0 ? 53 : 1075 - exponent;
+  const double tau = a == 0 ? 0 : 1 - mantissa;
   const double q = tau / (2 - tau);
-  const double series = polynomial(artanh, 9, q * q) * q;
+  const double series = polynomial(artanh, q * q) * q;
   const double radius = square_root(k * 0x1.62e42fefa39efp+0 + series);
-  const double x = double(b >> 11) * 0x1p-53;
+  const double x = (double(int32_t(words[2])) * 0x1p21 + double(words[3] >> 11)) * 0x1p-53;
   const double y = x * x;
-  const double cosx = polynomial(cosine, 7, y) * (0.25 - y);
-  z0 = radius * (b & 1 ? -cosx : cosx);
-  z1 = radius * (polynomial(sine, 8, y) * x);
+  const double cosx = polynomial(cosine, y) * (0.25 - y);
+  z0 = radius * (words[3] & 1 ? -cosx : cosx);
+  z1 = radius * (polynomial(sine, y) * x);
 }
 
 }  // namespace

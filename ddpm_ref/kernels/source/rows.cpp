@@ -58,19 +58,35 @@ __attribute__((noinline)) void blocks(const Row<T>& row, int64_t first, int64_t 
   }
 }
 
+// One group of 16 blocks as words by lane; `next` of one set may take several calls for it.
+template <class L>
+inline void group_words(Philox<L>& philox, uint32_t words[4][kGroupBlocks]) {
+  for (int lane = 0; lane < kGroupBlocks; lane += L::kLanes) {
+    typename L::Word next[4];
+    philox.next(next, L::kLanes);
+    for (int word = 0; word < 4; ++word)
+      for (int part = 0; part < L::kParts; ++part)
+        L::Part::store(words[word] + lane + part * L::Part::kLanes, L::part(next[word], part));
+  }
+}
+
+// Groups first to end - 1 of one sample in float64.
 template <bool kAffine>
-void double_blocks(const Row<double>& row, double signal, double noise, int64_t first, int64_t end, int64_t size) {
-  Philox<Scalar> philox(row.where, uint32_t(first));
-  for (int64_t block = first; block < end; ++block) {
-    uint32_t words[4];
-    double z[2];
-    philox.next(words, 1);
-    box_muller(words, z[0], z[1]);
-    for (int half = 0; half < 2; ++half) {
-      const int64_t position = block / kGroupBlocks * kGroup64 + half * kGroupBlocks + block % kGroupBlocks;
-      if (position >= size) continue;
-      row.eps[position] = z[half];
-      if (kAffine) row.x_t[position] = signal * row.x0[position] + noise * z[half];
+void double_groups(const Row<double>& row, double signal, double noise, int64_t first, int64_t end, int64_t size) {
+  Philox<One> philox(row.where, uint32_t(first * kGroupBlocks));
+  for (int64_t group = first; group < end; ++group) {
+    uint32_t words[4][kGroupBlocks];
+    double z[2 * kGroupBlocks];
+    group_words(philox, words);
+#pragma GCC unroll 1  // a loop that is unrolled first does not become SIMD
+    for (int lane = 0; lane < kGroupBlocks; ++lane) {
+      const uint32_t block[4] = {words[0][lane], words[1][lane], words[2][lane], words[3][lane]};
+      box_muller(block, z[lane], z[lane + kGroupBlocks]);
+    }
+    const int64_t start = group * kGroup64, left = size - start < kGroup64 ? size - start : kGroup64;
+    for (int64_t i = 0; i < left; ++i) {
+      row.eps[start + i] = z[i];
+      if (kAffine) row.x_t[start + i] = signal * row.x0[start + i] + noise * z[i];
     }
   }
 }
@@ -114,10 +130,9 @@ void single_range(const DdpmTask& task, int64_t i, int64_t first, int64_t end) {
 
 void double_range(const DdpmTask& task, int64_t i, int64_t first, int64_t end) {
   const Row<double> row = row_of<double>(task, i);
-  first *= kGroupBlocks, end *= kGroupBlocks;
-  if (!task.x0) return double_blocks<false>(row, 0, 0, first, end, task.size);
+  if (!task.x0) return double_groups<false>(row, 0, 0, first, end, task.size);
   const double signal = ((const double*)task.signal)[i], noise = ((const double*)task.noise)[i];
-  double_blocks<true>(row, signal, noise, first, end, task.size);
+  double_groups<true>(row, signal, noise, first, end, task.size);
 }
 
 }  // namespace
