@@ -8,7 +8,6 @@ one, never half of one. A resumed run continues bit for bit, because everything 
 import dataclasses
 import os
 import pickle
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,16 +63,15 @@ def save_checkpoint(path: str | os.PathLike[str], state: TrainingState) -> Path:
         OSError: the folder does not exist or cannot be written.
     """
     destination = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(partial, "wb") as file:
             torch.save(_payload(state), file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, destination)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        os.replace(partial, destination)
+    finally:
+        partial.unlink(missing_ok=True)
     return destination
 
 
