@@ -26,11 +26,9 @@ TIMED = """
 import pathlib
 
 def test_timed(benchmark):
-    calls = pathlib.Path("calls.txt")
-    def body():
-        calls.write_text(str(int(calls.read_text() or 0) + 1 if calls.exists() else 1))
-        return 3
-    assert benchmark(body) == 3
+    calls = []
+    assert benchmark(lambda: calls.append(1) or len(calls)) == len(calls)
+    pathlib.Path("calls.txt").write_text(str(len(calls)))
 """
 
 

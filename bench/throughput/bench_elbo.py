@@ -31,7 +31,7 @@ def _model(name: str, steps: int, base: int, device: torch.device) -> Model:
 def test_elbo(
     request: pytest.FixtureRequest, measuring: Measuring, device: torch.device, model: str
 ) -> None:
-    images, steps, base = (16, 100, 32) if measures(request.config) else (2, 5, 4)
+    images, steps, base = (16, 50, 32) if measures(request.config) else (2, 5, 4)
     generator = torch.Generator().manual_seed(5)
     x0 = (torch.randint(0, LEVELS, (images, 1, 8, 8), generator=generator) / 8 - 1).to(device)
     schedule = linear_schedule(steps)

@@ -16,6 +16,7 @@ Opponents are plain torch, torch.compile with the noise outside, and the peers. 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -152,6 +153,7 @@ def contest(shape: str, *, threads: int, rounds: int, device: str, seed: int) ->
         "candidate": ours,
         "rows": rows,
         "not_measured": missing,
+        "openmp": _openmp(),
         "seconds": {name: list(values) for name, values in timings.seconds.items()},
     }
     if ours not in calls:
@@ -194,6 +196,20 @@ def _entrants(
         if reason is not None:
             missing.append({"contender": name, "reason": reason})
     return calls, facts, missing
+
+
+def _openmp() -> dict[str, Any]:
+    """OpenMP runtimes in this process, and what was said about their waiting: None is their default.
+
+    Two runtimes have two teams of threads, and the idle one of them spins on cores that the other needs.
+    """
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8").split()
+    except OSError:
+        maps = []
+    runtimes = {Path(word).name for word in maps if re.search(r"lib(g|i)?omp\d?[.-]", word)}
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    return {"runtimes": sorted(runtimes), **{name: os.environ.get(name) for name in names}}
 
 
 def _copies(x0: Any) -> dict[str, Callable[[], object]]:
