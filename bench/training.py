@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bench.data import DataSet
 
 COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "clipped")
-_SAMPLES, _COLUMNS_OF_SAMPLES, _MAGNIFIED = 64, 16, 4
+_SAMPLES, _COLUMNS_OF_SAMPLES, _SHOWN_PIXELS = 64, 16, 64
 _RGB_OR_GREY = (1, 3)
 
 
@@ -178,7 +178,8 @@ def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
         seed=config.seed,
     )
     sheet = tiled(_grey_levels(images).numpy(), _COLUMNS_OF_SAMPLES)
-    large = sheet.repeat(_MAGNIFIED, axis=0).repeat(_MAGNIFIED, axis=1)
+    magnified = max(1, _SHOWN_PIXELS // shape[1])
+    large = sheet.repeat(magnified, axis=0).repeat(magnified, axis=1)
     imsave(plan.out / "samples.png", large, cmap="gray", vmin=0, vmax=255)
 
 
