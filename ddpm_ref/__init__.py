@@ -24,6 +24,7 @@ The laws that all of this obeys, and the adapters that hold other people's code 
 `ddpm_ref.conformance`.
 """
 
+from ddpm_ref.config import TrainConfig
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
 from ddpm_ref.estimator import ElboEstimate, estimate_elbo
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
@@ -45,7 +46,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
     sigmoid_schedule,
 )
-from ddpm_ref.trainer import Step, TrainConfig, train
+from ddpm_ref.trainer import Step, train
 
 __version__ = "0.1.0"
 
