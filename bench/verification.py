@@ -9,10 +9,12 @@ input that shows it, a snippet, and for each bug a second computation with 50 di
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.record import Json, Record, finite, new_record
+from bench.weight_table import weight_rows
 
 if TYPE_CHECKING:
     from ddpm_ref.conformance import Implementation, Outcome
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 OURS = "ddpm_ref"
 KIND = "verify"
+WEIGHT_STEPS = (1, 10, 500, 999)
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ def subjects(name: str) -> tuple[Subject, ...]:
 
         return (Subject(BenchReference(), OURS),)
     if from_file.is_file_reference(name):
-        return (Subject(from_file.load(name), name),)
+        file, _, kind = name.partition(":")
+        shown = f"{Path(file).name}:{kind}".rstrip(":")  # a record keeps no paths
+        return (Subject(from_file.load(name), shown),)
     built = implementations(name)
     return tuple(Subject(each, name, PEERS[name].licence) for each in built)
 
@@ -101,6 +106,20 @@ def results(examined: Iterable[Examined], laws: "Iterable[Law]") -> dict[str, Js
         "statements": [_stated(law) for law in laws],
         "laws": [row(one, outcome) for one in found for outcome in one.outcomes],
         "failed": sorted(set(ours)),
+        "weights": _weights(),
+    }
+
+
+def _weights() -> dict[str, Json]:
+    """The executable weight table at a few steps of the linear schedule."""
+    from ddpm_ref.schedule import linear_schedule
+
+    rows = weight_rows(linear_schedule(1000), WEIGHT_STEPS)
+    return {
+        "schedule": "linear",
+        "T": 1000,
+        "steps": list(WEIGHT_STEPS),
+        "rows": [asdict(r) for r in rows],
     }
 
 

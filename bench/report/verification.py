@@ -46,12 +46,16 @@ def section(records: Sequence[Record]) -> Section | None:
         *_matrix(main, rows, statements),
         *_failures(rows, statements, described),
         *_options_note(options),
+        *_weight_blocks(records),
     ]
     ours = [row for row in rows if row["implementation"] == OURS and _failed(row)]
     return Section(
         title="Verification",
         blocks=blocks,
-        data={"implementations": described, "laws": [_brief(row) for row in rows]},
+        data={
+            "implementations": described,
+            "laws": [_brief(row) for row in rows if row["status"] != "not-offered"],
+        },
         headlines=_headlines(described, rows),
         failed=bool(ours),
     )
@@ -219,6 +223,32 @@ def _options_note(options: Sequence[Row]) -> list[Block]:
             "releases move: measure again with `ddpm-bench verify --against NAME` before repeating any of them."
         )
     ]
+
+
+def _weight_blocks(records: Sequence[Record]) -> list[Block]:
+    """Which formula belongs to which space, from the latest record."""
+    found = [r for r in sorted(records, key=lambda r: (r.created, r.sha256)) if r.kind == KIND]
+    weights = found[-1].results["weights"]
+    body: list[list[str | Cell]] = [
+        [
+            f"{row['weighting']} in {row['space']}",
+            f"`{row['formula']}`",
+            *map(_weight, row["values"]),
+        ]
+        for row in weights["rows"]
+    ]
+    steps = [f"t = {step}" for step in weights["steps"]]
+    caption = (
+        f"The factor on the squared error in each space, {weights['schedule']} schedule, T = {weights['T']}. S is ᾱ/(1−ᾱ) at t, S_prev at "
+        "t − 1, c = ᾱ_{t−1} β²/(1−ᾱ)²; at t = 1 the bound's factor is the decoder's, 1/(2β₁) in x0 space. "
+        "`ddpm-bench weights` prints it for any schedule and step."
+    )
+    table = Table(("weighting", "formula", *steps), body, caption)
+    return [Fold("Which weight belongs to which prediction", [table])]
+
+
+def _weight(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
 
 
 def _headlines(described: Sequence[Row], rows: Sequence[Row]) -> list[str]:
