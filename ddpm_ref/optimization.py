@@ -17,6 +17,7 @@ keeps growing is followed. Multiplying the loss by a constant multiplies every g
 so that early on, when d would keep the initial weights for 1/(1−d) steps, the average covers about the last tenth of the steps.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -56,15 +57,14 @@ class RunningNorm:
         return scale
 
 
-def gradient_norm(network: nn.Module) -> Tensor:
+def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
     """Euclidean norm of all gradients together; non-finite if one of them is."""
-    gradients = [p.grad for p in network.parameters() if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
 
 
-def scale_gradients(network: nn.Module, scale: float) -> None:
+def scale_gradients(parameters: Sequence[Tensor], scale: float) -> None:
     """Multiply all gradients by `scale`."""
-    torch._foreach_mul_([p.grad for p in network.parameters() if p.grad is not None], scale)
+    torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], scale)
 
 
 def ema_decay(update: int, ceiling: float) -> float:

@@ -177,7 +177,7 @@ def _predict(network: nn.Module, batch: Batch, config: TrainConfig) -> Tensor:
 def _finish(state: TrainingState, losses: Tensor, t: Tensor) -> Step:
     """Clip, descend, average; or nothing of that where the run has diverged."""
     config = state.config
-    loss_value, norm = torch.stack([losses.mean(), gradient_norm(state.network)]).tolist()
+    loss_value, norm = torch.stack([losses.mean(), gradient_norm(state.parameters)]).tolist()
     learning_rate = warmed_up(config.learning_rate, state.step + 1, config.warmup_steps)
     step = Step(
         step=state.step + 1,
@@ -194,7 +194,7 @@ def _finish(state: TrainingState, losses: Tensor, t: Tensor) -> Step:
         return step
     scale = state.norm.clip(norm)
     if scale < 1.0:
-        scale_gradients(state.network, scale)
+        scale_gradients(state.parameters, scale)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()

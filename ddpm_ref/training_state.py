@@ -45,6 +45,11 @@ class TrainingState:
     norm: RunningNorm
     step: int = 0
 
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The tensors that the optimizer moves (walking through a module's tree costs more than a small layer)."""
+        return list(self.optimizer.param_groups[0]["params"])
+
 
 def training_dtype(config: TrainConfig) -> torch.dtype:
     """The dtype of weights and data: float64 where asked for, else float32 (bfloat16 is autocast)."""
