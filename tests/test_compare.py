@@ -79,13 +79,20 @@ def test_a_slower_machine_does_not_hide_more_than_its_own_change():
     assert _verdicts(comparison) == {"eager": "worse", "rate": "worse"}
 
 
-def test_false_alarms_are_rare_among_many_series():
-    """40 unchanged series: adjusted for their number, some alarm comes in at most 1 of 20 comparisons."""
-    samples = [
-        {f"case {i}": series(_times(1, 100 * s + i), unit="ns", better="lower") for i in range(40)}
-        for s in (1, 2)
-    ]
-    assert not compare(_record(samples[0]), _record(samples[1])).worse
+def test_p_values_pay_for_the_number_of_series():
+    """Holm: the smallest of n p-values is multiplied by n, so that some false alarm stays rare."""
+
+    def record(seed, names, factor):
+        samples = {"moved": series(_times(factor, seed), unit="bits", better="lower")}
+        quiet = {n: series(_times(1, seed + 1), unit="bits", better="lower") for n in names}
+        return _record({**samples, **quiet})
+
+    alone = compare(record(0, "", 1.0), record(10, "", 1.045)).changes[0]
+    names = "abcdefghijklmno"
+    among = compare(record(0, names, 1.0), record(10, names, 1.045)).changes[0]
+    assert among.p == pytest.approx(16 * alone.p, rel=1e-9)
+    assert alone.effect.excludes(1.0)
+    assert (alone.verdict, among.verdict) == ("worse", "within noise")
 
 
 def test_pairs_see_what_the_scatter_between_seeds_hides():

@@ -55,8 +55,8 @@ def test_no_interval_from_one_value():
 
 @pytest.mark.parametrize("n", [3, 7])
 def test_mean_interval_covers_as_promised(n):
-    """1,500 normal samples: the share of hits is within 4 standard errors of 95 %."""
-    rng, trials = np.random.default_rng(1), 1500
+    """800 normal samples: the share of hits is within 4 standard errors of 95 %."""
+    rng, trials = np.random.default_rng(1), 800
     hits = sum(not mean_interval(sample).excludes(0.0) for sample in rng.normal(size=(trials, n)))
     assert abs(hits / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
 
@@ -78,9 +78,9 @@ def test_median_interval_needs_six_values():
 
 def test_ratio_interval_covers():
     rng = np.random.default_rng(2)
-    draws = [rng.lognormal(size=(2, 41)) * [[3.0], [1.0]] for _ in range(60)]
+    draws = [rng.lognormal(size=(2, 41)) * [[3.0], [1.0]] for _ in range(20)]
     hits = sum(not ratio_interval(a, b).excludes(3.0) for a, b in draws)
-    assert hits >= stats.binom.ppf(0.001, 60, 0.93)  # the percentile bootstrap is a little narrow
+    assert hits >= stats.binom.ppf(0.001, 20, 0.93)  # the percentile bootstrap is a little narrow
 
 
 def test_paired_ratio_removes_what_rounds_share():
