@@ -1,24 +1,18 @@
 r"""Render docs/derivation.md as one self-contained page: formulas as MathML, no script, no network.
 
     python -m pip install '.[docs]'
-    python docs/build.py [latinmodern-math.otf]
+    python docs/build.py
 
-MathML is laid out by the browser itself (Chromium, Firefox and Safari do), follows the reader's text size and colours, and can
-be read aloud. Growing brackets and roots need a font with a MATH table, which not every system has: the glyphs that
-the page uses are embedded from Latin Modern Math (GUST Font License; Debian: fonts-lmodern), under a name of their own as
-that licence asks. Equation numbers come from \tag, as on GitHub, and become anchors: #eq-10.
+MathML is laid out by the browser itself (Chromium, Firefox and Safari do), in the reader's own mathematical font, follows
+the reader's text size and colours, and can be read aloud. Equation numbers come from \tag, as on GitHub, and
+become anchors: #eq-10.
 """
 
-import base64
 import hashlib
 import html
-import io
 import re
-import sys
 from pathlib import Path
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererProtocol
@@ -27,7 +21,6 @@ from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 FOLDER = Path(__file__).parent
 SOURCE, PAGE = FOLDER / "derivation.md", FOLDER / "derivation.html"
-FONT = Path("/usr/share/texmf/fonts/opentype/public/lm-math/latinmodern-math.otf")
 _TAG = re.compile(r"\\tag\{(\d+)\}")
 _REFERENCE = re.compile(r"\((\d+)\)(?:–\((\d+)\))?")
 
@@ -41,7 +34,7 @@ body { background: var(--page); color: var(--ink); font: 1.06rem/1.6 Georgia, "T
 h1 { font-size: 2rem; line-height: 1.2; margin-bottom: 1.5rem; }
 h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; }
 code { font: .88em ui-monospace, Menlo, Consolas, monospace; }
-math { font-family: "Derivation Math", math; font-size: 1.08em; }
+math { font-family: "Latin Modern Math", "STIX Two Math", "Cambria Math", math; font-size: 1.08em; }
 a { color: var(--link); text-decoration: none; } a:hover { text-decoration: underline; }
 .equation { display: flex; align-items: center; gap: 1rem; margin: 1.1rem 0; padding: .2rem 0; overflow-x: auto; }
 .equation math { flex: 1; }
@@ -55,8 +48,8 @@ th { text-align: left; font-weight: 600; }
 """
 
 
-def render(text: str, font: Path) -> str:
-    """The page for a Markdown text with $…$ and $$…$$ formulas, which are set in `font`."""
+def render(text: str) -> str:
+    """The page for a Markdown text with $…$ and $$…$$ formulas."""
     markdown = MarkdownIt("commonmark", {"html": True}).enable("table")
     markdown.use(dollarmath_plugin, double_inline=True, renderer=_formula)
     markdown.add_render_rule("table_open", _open_table)
@@ -67,7 +60,7 @@ def render(text: str, font: Path) -> str:
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta name="source-sha256" content="{hashlib.sha256(text.encode()).hexdigest()}">\n'
-        f"<title>{title}</title>\n<style>{_embedded(font, body)}{_STYLE}</style>\n<main>\n{body}</main>\n</html>\n"
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n<main>\n{body}</main>\n</html>\n"
     )
 
 
@@ -82,30 +75,6 @@ def _formula(content: str, options: dict[str, bool]) -> str:
         return f'<div class="equation">{formula}</div>'
     tag = number[1]
     return f'<div class="equation" id="eq-{tag}">{formula}<span class="number">({tag})</span></div>'
-
-
-def _embedded(font: Path, body: str) -> str:
-    """A style rule that holds the glyphs of `font` that the formulas in `body` use, with their larger forms."""
-    formulas = html.unescape("".join(re.findall(r"<math.*?</math>", body, flags=re.DOTALL)))
-    glyphs = subset.Subsetter(subset.Options(layout_features=["ssty"], name_IDs=[], hinting=False))
-    glyphs.populate(text="√" + formulas + "".join(map(_italic, formulas)))
-    loaded = TTFont(font)
-    glyphs.subset(loaded)
-    loaded.flavor = "woff"
-    file = io.BytesIO()
-    loaded.save(file)
-    data = base64.b64encode(file.getvalue()).decode("ascii")
-    return (
-        f'@font-face {{ font-family: "Derivation Math"; src: url(data:font/woff;base64,{data}); }}'
-    )
-
-
-def _italic(letter: str) -> str:
-    """The mathematical italic that MathML shows for a single Latin or Greek letter."""
-    for first, last, italic in (("a", "z", 0x1D44E), ("A", "Z", 0x1D434), ("α", "ω", 0x1D6FC)):
-        if first <= letter <= last:
-            return chr(italic + ord(letter) - ord(first))
-    return {"ϵ": "\U0001d716", "ε": "\U0001d700", "θ": "\U0001d703"}.get(letter, letter)
 
 
 def _linked(body: str) -> str:
@@ -138,6 +107,5 @@ def _close_table(
 
 
 if __name__ == "__main__":
-    font = Path(sys.argv[1]) if len(sys.argv) > 1 else FONT
-    PAGE.write_text(render(SOURCE.read_text(encoding="utf-8"), font), encoding="utf-8")
+    PAGE.write_text(render(SOURCE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"wrote {PAGE}")
