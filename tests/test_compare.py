@@ -87,9 +87,9 @@ def test_p_values_pay_for_the_number_of_series():
         quiet = {n: series(_times(1, seed + 1), unit="bits", better="lower") for n in names}
         return _record({**samples, **quiet})
 
-    alone = compare(record(0, "", 1.0), record(10, "", 1.045)).changes[0]
+    alone = compare(record(0, "", 1.0), record(10, "", 1.0425)).changes[0]
     names = "abcdefghijklmno"
-    among = compare(record(0, names, 1.0), record(10, names, 1.045)).changes[0]
+    among = compare(record(0, names, 1.0), record(10, names, 1.0425)).changes[0]
     assert among.p == pytest.approx(16 * alone.p, rel=1e-9)
     assert alone.effect.excludes(1.0)
     assert (alone.verdict, among.verdict) == ("worse", "within noise")
