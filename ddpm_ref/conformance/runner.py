@@ -106,6 +106,9 @@ class LawTest:
         """The id, by which pytest names the parametrized case."""
         return self.law.id
 
+    def __repr__(self) -> str:
+        return f"<law {self.law.id}>"
+
     def __call__(self, implementation: Implementation) -> None:
         """Run the law.
 
@@ -113,6 +116,7 @@ class LawTest:
             AssertionError: it fails; the message has statement, witness and snippet.
             unittest.SkipTest: the implementation offers nothing that the law speaks about (pytest shows it as skipped).
         """
+        __tracebackhide__ = True  # pytest ends its traceback at the test
         outcomes = examine(self.law, implementation)
         failed = [o for o in outcomes if o.failed and o.classification not in self.allow]
         if failed:

@@ -32,10 +32,11 @@ def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
 
 def _noise_survives(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        t = torch.arange(1, min(known.T, 17) + 1)
-        noise = draw((len(t), 3), 3).to(dtype)
-        arguments = {"setting": setting, "x0": torch.zeros_like(noise), "t": t, "noise": noise}
-        yield linear_case("q_sample", arguments, known, t, {"noise": lambda r: r.s})
+        together = torch.arange(1, min(known.T, 17) + 1)
+        for t in (*together.split(1), together):
+            noise = draw((len(t), len(t)), 3).to(dtype)
+            arguments = {"setting": setting, "x0": torch.zeros_like(noise), "t": t, "noise": noise}
+            yield linear_case("q_sample", arguments, known, t, {"noise": lambda r: r.s})
 
 
 def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
