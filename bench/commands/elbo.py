@@ -24,6 +24,22 @@ the factory returns a model, (model, Schedule) or (model, diffusers scheduler); 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="of `ddpm-bench train`")
+    add_subject(parser)
+    spent = parser.add_mutually_exclusive_group()
+    spent.add_argument(
+        "--evaluations",
+        type=at_least(32),
+        metavar="N",
+        help="budget of network evaluations (default: 16 for each image, at least 4000)",
+    )
+    spent.add_argument("--full", action="store_true", help="every t of every image instead")
+    parser.add_argument("--draws", type=at_least(1), default=1, help="noise draws with --full")
+    parser.add_argument("--out", metavar="FILE.png", help="picture of L_t over t")
+    parser.add_argument("--json", metavar="FILE", help="all figures; - for standard output")
+
+
+def add_subject(parser: argparse.ArgumentParser) -> None:
+    """The options that say which model on which data, shared with `estimator` and `bound`."""
     parser.add_argument("--model", metavar="FILE.py:FACTORY", help="a model of your own instead")
     parser.add_argument("--data", metavar="NAME", help="data set (default: the checkpoint's)")
     parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
@@ -49,20 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--clip", type=float, metavar="X", help="clamp predicted x0 (default: never)"
     )
-    spent = parser.add_mutually_exclusive_group()
-    spent.add_argument(
-        "--evaluations",
-        type=at_least(32),
-        metavar="N",
-        help="budget of network evaluations (default: 16 for each image, at least 4000)",
-    )
-    spent.add_argument("--full", action="store_true", help="every t of every image instead")
-    parser.add_argument("--draws", type=at_least(1), default=1, help="noise draws with --full")
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--batch-size", type=at_least(1), default=512)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", metavar="FILE.png", help="picture of L_t over t")
-    parser.add_argument("--json", metavar="FILE", help="all figures; - for standard output")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -74,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.out, arguments.json):
         if path not in (None, "-"):
             writable_directory(Path(path).parent)
-    question = _question(arguments)
+    question = question_from(arguments)
     budget = arguments.evaluations or max(4000, 16 * len(question.data))
     try:
         full = arguments.full
@@ -96,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def _question(arguments: argparse.Namespace) -> "Question":
+def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.data import load
     from bench.likelihood import Question
@@ -117,7 +122,7 @@ def _question(arguments: argparse.Namespace) -> "Question":
         levels=dataset.levels,
         clip=arguments.clip,
         seed=arguments.seed,
-        draws=arguments.draws,
+        draws=getattr(arguments, "draws", 1),
         batch_size=arguments.batch_size,
         **chosen,
     )

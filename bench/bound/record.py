@@ -1,0 +1,42 @@
+"""The record "bound": what is computed, in which order, under which protocol."""
+
+from collections.abc import Mapping
+
+from bench.bound import exact, prices
+from bench.record import Record, new_record
+
+STEPS = (10, 30, 100, 300, 1000, 3000)
+
+
+def bound_record(
+    *,
+    grid: Mapping[str, object] | None = None,
+    model: Mapping[str, object] | None = None,
+) -> Record:
+    """Closed forms of the bound, in seconds.
+
+    Args:
+        grid: the result of `monte_carlo_grid`, where it was run.
+        model: prices of a trained model and what it is, where one was given.
+    """
+    few = (1, 2, 10, 100, 1000)
+    results: dict[str, object] = {
+        "gaps": exact.gaps(STEPS),
+        "euler_half": exact.EULER / 2,
+        "interiors": exact.interior_spread(STEPS),
+        "unit_beta_largest_difference": exact.exact_equality((*few, 4000)),
+        "pointwise_least_slack": exact.pointwise_slack(few[:-1]),
+        "i_mmse": exact.i_mmse(),
+        "prices": prices.gaussian_prices((10, 100, 1000)),
+        "grid": None if grid is None else dict(grid),
+        "model": None if model is None else dict(model),
+    }
+    protocol = {
+        "field": "64-dimensional Gaussian field of the data set `gaussian`",
+        "mixture": "0.3 N(-1, 0.1²) + 0.7 N(0.8, 0.3²)",
+        "unit": "N(0, I), 3 dimensions",
+        "log_snr_ends": [exact.END, -exact.END],
+        "decoder": "gaussian",
+        "T": list(STEPS),
+    }
+    return new_record("bound", protocol=protocol, results=results)

@@ -1,0 +1,66 @@
+"""`ddpm-bench bound`: the exact bound, its gaps, limits and prices, as a record."""
+
+import argparse
+
+from bench.commands import elbo as elbo_command
+from bench.errors import at_least, writable_directory
+
+HELP = """measure the exact bound: gaps, limits, identities, the price of each reverse variance
+
+  ddpm-bench bound                                     closed forms only, seconds
+  ddpm-bench bound --grid                              also Monte Carlo of every cell, minutes
+  ddpm-bench bound --price runs/digits/checkpoint.pt   also what Σ costs for a trained model"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("--grid", action="store_true", help="Monte Carlo of `elbo` in every cell")
+    parser.add_argument("--samples", type=at_least(100), default=1000, help="of each cell (1000)")
+    parser.add_argument("--price", metavar="CHECKPOINT", dest="checkpoint", help="a trained model")
+    elbo_command.add_subject(parser)
+    parser.add_argument(
+        "--out", default="reports/records", metavar="DIR", help="where the record goes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compute, save the record, print the main figures; 1 where an inequality or the grid fails."""
+    from bench.bound import bound_record
+    from bench.bound.grid import monte_carlo_grid
+    from bench.record import save
+
+    directory = writable_directory(arguments.out)
+    wanted = arguments.checkpoint or arguments.model
+    model = _model_prices(arguments) if wanted else None
+    grid = monte_carlo_grid(samples=arguments.samples) if arguments.grid else None
+    record = bound_record(grid=grid, model=model)
+    results = record.results
+    worst = results["unit_beta_largest_difference"]
+    least = min(row["gap"] for row in results["gaps"])
+    print(f"least gap between bound and entropy: {least:.3g} nats/dim (never below -1e-10)")
+    print(
+        f"largest |bound - entropy| for N(0, I) with variance beta: {worst:.2g} nats (0 in theory)"
+    )
+    print(
+        f"least slack of the bound against the model's own density: {results['pointwise_least_slack']:.3g} nats"
+    )
+    good = least > -1e-10 and worst < 1e-10 and results["pointwise_least_slack"] > -1e-10
+    if grid is not None:
+        print(
+            f"grid: {len(results['grid']['cells'])} cells, largest |z| {results['grid']['largest']:.2f}, "
+            f"Kolmogorov-Smirnov p {results['grid']['ks_p_value']:.3f}"
+        )
+        good = good and results["grid"]["largest"] < 4 and results["grid"]["ks_p_value"] > 0.01
+    print(f"record: {save(record, directory)}")
+    return 0 if good else 1
+
+
+def _model_prices(arguments: argparse.Namespace) -> dict[str, object]:
+    from bench.bound.prices import model_prices
+
+    question = elbo_command.question_from(arguments)
+    steps = sorted({T for T in (10, 100, 1000) if T < question.schedule.T} | {question.schedule.T})
+    rows = model_prices(
+        question.model, question.data, question.schedule, question.parameterization, tuple(steps)
+    )
+    return {"rows": rows, "images": len(question.data), "T": question.schedule.T}

@@ -1,0 +1,52 @@
+"""`ddpm-bench estimator`: does the budgeted bits/dim estimate keep its promises on this model?"""
+
+import argparse
+
+from bench.commands import elbo as elbo_command
+from bench.errors import at_least, writable_directory
+
+HELP = """coverage and cost of the budgeted bits/dim estimate, against other ways to spend evaluations
+
+  ddpm-bench estimator runs/digits/checkpoint.pt --data digits --out reports/records"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the subcommand."""
+    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="of `ddpm-bench train`")
+    elbo_command.add_subject(parser)
+    parser.add_argument("--evaluations", type=at_least(32), default=8000, metavar="N")
+    parser.add_argument("--repetitions", type=at_least(2), default=400, metavar="N")
+    parser.add_argument(
+        "--out", default="reports/records", metavar="DIR", help="where the record goes"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, save the record, print the figures; 1 where the interval covers too rarely or too often."""
+    from bench.estimator_study import estimator_record
+    from bench.record import save
+
+    directory = writable_directory(arguments.out)
+    question = elbo_command.question_from(arguments)
+    record = estimator_record(
+        question,
+        evaluations=arguments.evaluations,
+        repetitions=arguments.repetitions,
+        subject="a model of your own" if arguments.model else "a checkpoint of `ddpm-bench train`",
+    )
+    results = record.results
+    coverage = results["coverage"]
+    print(
+        f"reference {results['reference']:.5f} ± {results['reference_stderr']:.1g} bits/dim; "
+        f"estimate with {arguments.evaluations} evaluations: root mean squared error {results['rmse']:.2g}"
+    )
+    print(
+        f"95 % interval covers {100 * coverage['estimate']:.1f} % "
+        f"({100 * coverage['low']:.1f} … {100 * coverage['high']:.1f} %) of {coverage['n']}"
+    )
+    for way, ratio in results["evaluation_ratios"].items():
+        print(
+            f"{way}: {ratio['estimate']:.4g} × ({ratio['low']:.4g} … {ratio['high']:.4g}) as many evaluations"
+        )
+    print(f"record: {save(record, directory)}")
+    return 0 if 0.92 <= coverage["estimate"] <= 0.98 else 1
