@@ -1,0 +1,421 @@
+"""`ddpm-bench verify`: exit status, JSON, messages from which one finds the wrong line, and the second computation."""
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from bench.__main__ import main
+from bench.double_check import double_check
+from bench.report.verification import section
+from bench.verification import (
+    Subject,
+    examine,
+    known_laws,
+    plain,
+    record,
+    subjects,
+    verification_record,
+)
+from ddpm_ref.conformance import Implementation, Posterior, Reference, Setting
+from ddpm_ref.conformance.judge import judge
+from ddpm_ref.conformance.lawbook import LAWS
+
+USER_CODE = """
+import torch
+from ddpm_ref.conformance import Implementation, Setting
+
+
+class Base(Implementation):
+    name = "mine"
+    first_index = 0
+
+    def settings(self):
+        return (Setting("linear", 1000),)
+
+    def kept(self, setting, t, x):
+        beta = torch.linspace(1e-4, 0.02, setting.T, dtype=torch.float64)
+        return torch.cumprod(1 - beta, 0)[self.index(t)].reshape(-1, *[1] * (x.ndim - 1))
+
+
+class NoRoot(Base):
+    def q_sample(self, setting, x0, t, noise):
+        kept = self.kept(setting, t, x0)
+        return (kept.sqrt() * x0 + (1 - kept) * noise).to(x0.dtype)
+
+
+class OffByOne(Base):
+    first_index = 1
+
+    def q_sample(self, setting, x0, t, noise):
+        kept = self.kept(setting, t.clamp(max=999), x0)
+        return (kept.sqrt() * x0 + (1 - kept).sqrt() * noise).to(x0.dtype)
+
+
+class Careless(Base):
+    def q_sample(self, setting, x0, t, noise):
+        raise RuntimeError("the network is on fire")
+
+    def posterior(self, setting, x0, x_t, t):
+        return None
+
+    def target(self, setting, parameterization, x0, eps, t):
+        return eps[:, :0]
+
+    def weight(self, setting, weighting, t, parameterization):
+        return torch.full((len(t),), float("nan"))
+
+    def gaussian_kl(self, mean1, log_var1, mean2, log_var2):
+        ratio = (log_var1 - log_var2).exp() + (mean1 - mean2) ** 2 * (-log_var2).exp()
+        return 0.5 * (log_var2 - log_var1 + ratio - 1)
+
+
+class NoSettings(Base):
+    def settings(self):
+        raise KeyError("nothing here")
+
+    gaussian_kl = Careless.gaussian_kl
+
+
+class CannotBeBuilt(Base):
+    def __init__(self):
+        raise RuntimeError("no weights")
+"""
+
+
+@pytest.fixture
+def user_file(tmp_path: Path) -> Path:
+    file = tmp_path / "users_adapter.py"
+    file.write_text(USER_CODE)
+    return file
+
+
+def run(*words: str) -> int:
+    return main(["verify", *words])
+
+
+def laws(*ids: str) -> list[str]:
+    return [word for id in ids for word in ("--law", id)]
+
+
+def strict(file: Path) -> dict:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} in strict JSON")
+
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def test_ours_holds_and_the_json_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "verdict.json"
+    assert run(*laws("I9-kl", "I21"), "--json", str(file)) == 0
+    found = strict(file)
+    assert {row["law"] for row in found["laws"]} == {"I9-kl", "I21-hybrid"}
+    required = {
+        "law",
+        "status",
+        "error",
+        "tolerance",
+        "dtype",
+        "classification",
+        "witness",
+        "snippet",
+    }
+    assert all(required <= set(row) for row in found["laws"])
+    assert found["implementations"][0]["name"] == "ddpm_ref"
+    assert found["failed"] == []
+    assert found["schema"] == "ddpm-bench.verify/1"
+
+
+def test_a_missing_root_is_found_with_its_value(
+    user_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "verdict.json"
+    words = (
+        *laws("I1-marginal", "I15-noise"),
+        "--against",
+        f"{user_file}:NoRoot",
+        "--json",
+        str(file),
+    )
+    assert run(*words) == 1
+    printed = capsys.readouterr().out
+    assert "BUG" in printed
+    assert "x_t/ε = √(1−ᾱ_t)" in printed  # what should hold
+    assert "q_sample (linear T=1000, t=1)" in printed  # where it does not
+    rows = strict(file)["laws"]
+    noise = next(r for r in rows if (r["law"], r["dtype"]) == ("I15-noise", "float64"))
+    assert noise["classification"] == "bug"
+    assert noise["double_check"]["confirmed"] is True
+    # With x0 = 0 the noise came out times √(1−ᾱ_1) = 0.01 once more: from that one finds the line.
+    assert noise["witness"]["measured"] / noise["witness"]["expected"] == pytest.approx(
+        0.01, rel=1e-9
+    )
+
+
+def test_a_snippet_reproduces_the_failure(
+    user_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "verdict.json"
+    run(*laws("I1-marginal"), "--against", f"{user_file}:OffByOne", "--json", str(file))
+    row = strict(file)["laws"][0]
+    capsys.readouterr()
+    exec(row["snippet"], {})
+    printed = float(capsys.readouterr().out.partition("[[")[2].partition("]]")[0])
+    assert printed == pytest.approx(row["witness"]["measured"], abs=1e-4)
+
+
+def test_what_a_users_code_raises_or_garbles_is_an_outcome_and_other_laws_run(
+    user_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "verdict.json"
+    chosen = laws("I1-marginal", "I2-mean", "I3-target", "I7-definition", "I9-kl")
+    assert run(*chosen, "--against", f"{user_file}:Careless", "--json", str(file)) == 1
+    rows = {r["law"]: r for r in strict(file)["laws"] if r["dtype"] == "float64"}
+    assert rows["I1-marginal"]["status"] == "error"
+    assert "the network is on fire (users_adapter.py:" in rows["I1-marginal"]["message"]
+    assert "returned NoneType" in rows["I2-mean"]["message"]
+    assert "has shape" in rows["I3-target"]["message"]
+    assert "nan" in rows["I7-definition"]["message"]
+    assert rows["I7-definition"]["error"] is None
+    assert rows["I7-definition"]["error_reason"]
+    assert rows["I9-kl"]["status"] == "pass"
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_settings_that_raise_spare_the_laws_that_need_none(user_file: Path, tmp_path: Path) -> None:
+    file = tmp_path / "verdict.json"
+    chosen = laws("I1-marginal", "I9-kl")
+    assert run(*chosen, "--against", f"{user_file}:NoSettings", "--json", str(file)) == 1
+    rows = {r["law"]: r for r in strict(file)["laws"] if r["dtype"] == "float64"}
+    assert "KeyError" in rows["I1-marginal"]["message"]
+    assert rows["I9-kl"]["status"] == "pass"
+
+
+def test_init_writes_a_file_that_holds_and_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "fresh_adapter.py"
+    assert run("--init", str(file)) == 0
+    assert run(*laws("I1", "I15"), "--against", f"{file}:MyDiffusion") == 0
+    before = file.read_text()
+    assert run("--init", str(file)) == 2
+    assert "not overwritten" in capsys.readouterr().err
+    assert file.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--against", "difusers"], "'diffusers'"),
+        (["--against", "absent.py:X"], "no file"),
+        (["--law", "I8-tail"], "'I8-tails'"),
+        (["--json", "no/such/folder/v.json"], "cannot be written"),
+        (["--init", "adapter.txt"], "ends in .py"),
+    ],
+)
+def test_errors_of_use_are_one_line_and_exit_2(
+    words: Sequence[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert hint in said
+
+
+def test_a_missing_library_is_one_line_with_the_pip_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "flow_matching", None)
+    assert run("--against", "flow-matching") == 2
+    assert "pip install flow-matching" in capsys.readouterr().err
+
+
+def test_an_adapter_that_cannot_be_built_or_named_is_an_error_of_use(
+    user_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--against", f"{user_file}:CannotBeBuilt") == 2
+    assert "no weights" in capsys.readouterr().err
+    assert run("--against", f"{user_file}:NoRot") == 2
+    assert "'NoRoot'" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ the second computation
+
+
+class Spoiled(Reference):
+    """Everything off by one in a thousand, so that every law leaves a witness."""
+
+    def settings(self) -> Sequence[Setting]:
+        return (
+            Setting("linear", 1000),
+            Setting("cosine", 13),
+            Setting("sigmoid", 100),
+            Setting("linear", 1000, timesteps=(1, 2, 17, 499, 1000)),
+        )
+
+
+def _spoil(name: str) -> None:
+    original = getattr(Reference, name)
+
+    def spoiled(self, *arguments):
+        found = original(self, *arguments)
+        if isinstance(found, Tensor):
+            return found * 1.001
+        if isinstance(found, Posterior):
+            parts = (found.mean, found.variance, found.log_variance)
+            return Posterior(*(None if part is None else part * 1.001 for part in parts))
+        if isinstance(found, tuple):
+            return tuple(part * 1.001 for part in found)
+        return {key: table * 1.001 for key, table in found.items()}
+
+    setattr(Spoiled, name, spoiled)
+
+
+for _name in (
+    "tables",
+    "q_sample",
+    "posterior",
+    "reverse_variance",
+    "target",
+    "convert",
+    "weight",
+    "loss",
+    "hybrid_loss",
+    "bound_term",
+    "discretized_log_likelihood",
+    "gaussian_denoise",
+    "sampler_step",
+):
+    _spoil(_name)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "I24-beta",
+        "I24-alpha-bar",
+        "I15-rest",
+        "I1-marginal",
+        "I2-mean",
+        "I20-posterior",
+        "I20-reverse",
+        "I3-target",
+        "I3-conversion",
+        "I7-definition",
+        "I5-weight",
+        "I5-loss",
+        "I5-term",
+        "I21-hybrid",
+        "I8-value",
+        "I8-tails",
+        "I8-gradient",
+        "I30-gaussian-denoiser",
+        "I16-ancestral",
+        "I16-ddim",
+    ],
+)
+def test_the_second_computation_agrees_with_the_law_and_not_with_the_defect(id: str) -> None:
+    outcome = judge(LAWS[id], Spoiled(), torch.float64, stop_early=True)
+    assert outcome.status == "fail"
+    checked = double_check(id, outcome.witness)
+    assert checked["confirmed"] is True, checked
+    # Two derivations in 50 digits from the same float64 arguments: they differ by the law's rounding of its own answer at most.
+    assert float(checked["value"]) == pytest.approx(outcome.witness["expected"], rel=1e-11)
+
+
+def test_a_right_number_is_not_confirmed_as_wrong() -> None:
+    outcome = judge(LAWS["I1-marginal"], Spoiled(), torch.float64, stop_early=True)
+    right = {**outcome.witness, "measured": outcome.witness["expected"]}
+    assert double_check("I1-marginal", right)["confirmed"] is False
+
+
+def test_without_a_number_the_reason_is_given() -> None:
+    raised = {
+        "method": "convert",
+        "arguments": {},
+        "index": [],
+        "message": "convert raised NameError: x (y.py:3)",
+    }
+    assert double_check("I3-conversion", raised)["by"].endswith("NameError: x (y.py:3)")
+    assert double_check("I3-conversion", None) is None
+
+
+# ------------------------------------------------------------------------------------------------ record and report
+
+
+class Half(Implementation):
+    """Knows the KL, gets it wrong in one way and offers nothing else."""
+
+    name = "half"
+    version = "0.1"
+
+    def settings(self) -> Sequence[Setting]:
+        return ()
+
+    def gaussian_kl(
+        self, mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor
+    ) -> Tensor:
+        return (log_var2 - log_var1) / 2 + math.nan
+
+
+def test_a_record_is_strict_and_the_section_reads_it() -> None:
+    chosen = known_laws(["I9-kl", "I21"])
+    found = [
+        examine(each, chosen) for each in (*subjects("ddpm_ref"), Subject(Half(), "half.py:Half"))
+    ]
+    kept = record(found, chosen)
+    assert kept.results["failed"] == []
+    made = section([kept])
+    assert made is not None
+    assert not made.failed
+    assert made.headlines[0].startswith("**2 laws** hold")
+    row = next(
+        r for r in kept.results["laws"] if r["implementation"] == "half" and r["law"] == "I9-kl"
+    )
+    assert (row["error"], row["classification"]) == (None, "bug")
+
+
+def test_a_failure_of_ours_fails_the_section() -> None:
+    class Broken(Reference):
+        def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
+            return simple
+
+    chosen = known_laws(["I21"])
+    kept = record([examine(Subject(Broken(), "ddpm_ref"), chosen)], chosen)
+    assert kept.results["failed"] == ["I21-hybrid"]
+    made = section([kept])
+    assert made is not None
+    assert made.failed
+
+
+def test_no_record_no_section() -> None:
+    assert section([]) is None
+
+
+def test_the_main_jobs_record_counts_only_our_failures() -> None:
+    kept = verification_record(laws=known_laws(["I20-reverse"]))
+    assert [one["source"] for one in kept.results["implementations"]] == ["ddpm_ref", "article"]
+    assert kept.results["failed"] == []
+    statuses = {(r["implementation"], r["status"]) for r in kept.results["laws"]}
+    assert statuses == {("ddpm_ref", "pass"), ("article", "fail")}
+
+
+def test_a_record_keeps_no_path_of_a_users_file(user_file: Path) -> None:
+    (subject,) = subjects(f"{user_file}:NoRoot")
+    kept = record([examine(subject, known_laws(["I9-kl"]))], known_laws(["I9-kl"]))
+    assert str(user_file.parent) not in json.dumps(kept.protocol) + json.dumps(kept.results)
+
+
+def test_infinities_become_words_in_a_witness() -> None:
+    assert plain({"a": [math.inf, math.nan, 1.5], "b": None}) == {
+        "a": ["inf", "nan", 1.5],
+        "b": None,
+    }
