@@ -180,10 +180,10 @@ def _result(case: Case, implementation: Implementation) -> Tensor:
         return case.run(implementation).detach()
     arguments = [_fresh(value) for value in case.arguments.values()]
     returned = getattr(implementation, case.method)(*arguments)
-    selected = case.select(returned)
+    selected = None if returned is None else case.select(returned)
     if selected is None and (returned is None or case.select is as_tensor):
         raise TypeError(
-            f"{case.method} returned {type(returned).__name__}; a torch.Tensor is expected (raise NotOffered for what you lack)"
+            f"{case.method} returned {type(returned).__name__}; a result is expected (raise NotOffered for what you lack)"
         )
     if selected is None:
         raise NotOffered(f"{implementation.name} offers no {_name(case)}")
