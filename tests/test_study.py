@@ -327,6 +327,13 @@ class TestVerdict:
         line = next(s for s in sentences(results) if "Faster" in s)
         assert "under `simple` no ratio (ε got there on 1 of 3 seeds, x₀ on 0)" in line
 
+    def test_an_interaction_that_changes_sign_is_read(self) -> None:
+        reading = "Each output wins under the weighting that is plain in its own space"
+        low, high = [10.0, 11.0, 12.0], [20.0, 21.5, 22.0]
+        crossed = dict(zip(FOUR, (low, high, high, low), strict=True))
+        assert reading in " ".join(sentences(hand_made(crossed)))
+        assert reading not in " ".join(sentences(hand_made(FOUR)))
+
     def test_divergence_is_a_result_and_a_broken_run_a_failure(self) -> None:
         results = hand_made(FOUR)
         results["runs"][0].update(diverged_at=812, final=None)
@@ -442,7 +449,7 @@ class TestRecord:
         from bench.report.figures import svg
 
         figures = [block for block in found.blocks if isinstance(block, Figure)]
-        assert len(figures) == 5
+        assert len(figures) == 6
         assert all(svg(figure) == svg(figure) for figure in figures)
 
     def test_no_study_no_section(self) -> None:

@@ -9,6 +9,7 @@ from bench.report.study_figures import (
     convergence_figure,
     errors_figure,
     losses_figure,
+    relative_figure,
     samples_figure,
     time_figure,
 )
@@ -20,6 +21,7 @@ from bench.study.effects import (
     arm_interval,
     completed,
     has_factorial,
+    label_of,
     linear_errors,
     main_effects,
     measure,
@@ -59,7 +61,8 @@ def _blocks(record: Record) -> list[Block]:
     if has_factorial(results):
         blocks += [_effects_table(results), Note(_about_intervals(record))]
     blocks += [_arms_table(results), Note(_about_distance(results))]
-    blocks += [errors_figure(results), convergence_figure(results), losses_figure(results)]
+    blocks += [errors_figure(results), relative_figure(results)]
+    blocks += [convergence_figure(results), losses_figure(results)]
     blocks += [figure for figure in (samples_figure(results), time_figure(results)) if figure]
     return [*blocks, Fold("Every run, and how the learning rates were chosen", _details(results))]
 
@@ -129,14 +132,10 @@ def _effects_row(results: Results, entry: Measure) -> list[str | Cell]:
     cells = [_effect_cell(effect) for effect in (simple, image, output, weighting)]
     depends: Tone = "strong" if interaction.direction in ("better", "worse") else "muted"
     return [
-        _name(entry, results),
+        label_of(results, entry),
         *cells,
         Cell(shown(interaction.interval, entry), depends, interaction.reason),
     ]
-
-
-def _name(entry: Measure, results: Results) -> str:
-    return str(results["distance"]["name"]) if entry.key == "fd" else entry.label
 
 
 def _effect_cell(effect: Effect) -> Cell:
@@ -145,7 +144,7 @@ def _effect_cell(effect: Effect) -> Cell:
 
 
 def _arms_table(results: Results) -> Table:
-    header = ["arm", "rate", *(_name(entry, results) for entry in MEASURES), "diverged"]
+    header = ["arm", "rate", *(label_of(results, entry) for entry in MEASURES), "diverged"]
     rows = [_arm_row(results, arm) for arm in results["arms"]]
     return Table(header, [*rows, _linear_row(results)], _ARMS_CAPTION)
 

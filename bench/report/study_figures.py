@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 _COLUMNS = 20
+_DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (6, 2, 1, 2)),
+    (0, (3, 1.4)),
+    (0, (8, 2)),
+    (0, (1, 1)),
+)
+_STYLES: tuple[dict[str, Any], ...] = tuple(
+    {"color": color, "linestyle": dashes} for color, dashes in zip(PALETTE, _DASHES, strict=False)
+)
+"""Colour and dashes of each arm, the same in every figure."""
 _WITHOUT_TIME = ("blind", "article")
 
 
@@ -45,11 +57,11 @@ def errors_figure(results: Results) -> Figure:
     def draw(canvas: "Canvas") -> None:
         left, right = canvas.subplots(1, 2, sharex=True)
         for axes, key in ((left, "eps_mse_by_bin"), (right, "x0_mse_by_bin")):
-            for arm, color in zip(_main_arms(results), PALETTE, strict=False):
+            for arm, style in zip(_main_arms(results), _STYLES, strict=False):
                 runs = _judged(results, arm["name"])
                 if runs:
                     mean = _geometric([run["final"][key] for run in runs])
-                    axes.plot(results["log_snr"], mean, color=color, label=label(arm))
+                    axes.plot(results["log_snr"], mean, label=label(arm), **style)
             axes.set_yscale("log")
             axes.set_xlabel("log-SNR (noisier to the right)")
         errors = results["linear"]["final"]
@@ -70,32 +82,63 @@ def errors_figure(results: Results) -> Figure:
     )
 
 
-def convergence_figure(results: Results) -> Figure:
-    """Mean ε-MSE over log-SNR along training, with the threshold."""
-    threshold = linear_errors(results, "along")["eps_mse"]
+def relative_figure(results: Results) -> Figure:
+    """Error relative to the best linear denoiser, where ε-MSE and x₀-MSE are one and the same curve."""
+    linear = results["linear"]["final"]
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
-        for arm, color in zip(_main_arms(results), PALETTE, strict=False):
-            for number, run in enumerate(completed(results, arm["name"])):
-                points = run["points"]
-                name = label(arm) if number == 0 else None
-                axes.plot(
-                    points["steps"], points["eps_mse"], color=color, label=name, linewidth=1.2
-                )
-        axes.axhline(threshold, color=MUTED, linestyle=":", label="best linear denoiser")
-        axes.set_xscale("log")
+        for arm, style in zip(_main_arms(results), _STYLES, strict=False):
+            runs = _judged(results, arm["name"])
+            if runs:
+                errors = _geometric([run["final"]["eps_mse_by_bin"] for run in runs])
+                ratios = [error / least for error, least in zip(errors, linear, strict=True)]
+                axes.plot(results["log_snr"], ratios, label=label(arm), **style)
+        axes.axhline(1.0, color=MUTED, linestyle=":", label="best linear")
         axes.set_yscale("log")
-        axes.set_xlabel("training step")
-        axes.set_ylabel("held-out ε-MSE, mean over log-SNR")
+        axes.invert_xaxis()
+        axes.set_xlabel("log-SNR (noisier to the right)")
+        axes.set_ylabel("error / error of the best linear denoiser")
         axes.legend(ncols=2)
+
+    return Figure(
+        "relative-errors",
+        draw,
+        "The same errors divided by those of the best linear denoiser: in this ratio ε-MSE and x₀-MSE agree, so that it shows "
+        "where in log-SNR each arm is good. Below the dotted line the network knows more than a matrix.",
+    )
+
+
+def convergence_figure(results: Results) -> Figure:
+    """Mean ε-MSE and mean x₀-MSE over log-SNR along training, with their thresholds."""
+    thresholds = linear_errors(results, "along")
+
+    def draw(canvas: "Canvas") -> None:
+        panels = canvas.subplots(1, 2)
+        for axes, (key, title) in zip(panels, _CONVERGENCE, strict=True):
+            for arm, style in zip(_main_arms(results), _STYLES, strict=False):
+                for number, run in enumerate(completed(results, arm["name"])):
+                    points, name = run["points"], label(arm) if number == 0 else None
+                    axes.plot(
+                        points["steps"], points[key], label=name, **{**style, "linewidth": 1.1}
+                    )
+            axes.axhline(thresholds[key], color=MUTED, linestyle=":", label="best linear")
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xlabel("training step")
+            axes.set_title(title)
+        canvas.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 
     return Figure(
         "convergence",
         draw,
-        "A common yardstick along training: held-out ε-MSE averaged evenly over log-SNR, which is the diffusion part of the "
-        "bound up to a constant. One line a seed. The threshold of “faster” is the dotted line, which no arm set.",
+        "The common yardsticks along training, averaged evenly over log-SNR: the mean ε-MSE is the diffusion part of the bound "
+        "up to a constant. One line a seed. The thresholds of “faster” are the dotted lines, which no arm set.",
+        size=(7.0, 3.9),
     )
+
+
+_CONVERGENCE = (("eps_mse", "held-out ε-MSE"), ("x0_mse", "held-out x₀-MSE"))
 
 
 def losses_figure(results: Results) -> Figure:

@@ -60,6 +60,12 @@ def measure(key: str) -> Measure:
     return next(entry for entry in MEASURES if entry.key == key)
 
 
+def label_of(results: Results, entry: Measure) -> str:
+    """A measure's name in this study: the Fréchet distance is called by its feature map."""
+    named = results.get("distance", {}).get("name")
+    return str(named) if entry.key == "fd" and named else entry.label
+
+
 def completed(results: Results, arm: str) -> list[Run]:
     """The runs of an arm that ended, in the order of seeds; those that failed or were stopped are left out."""
     runs = [run for run in results["runs"] if run["arm"] == arm]
