@@ -38,6 +38,7 @@ def document(*missing: dict[str, str], after: float = 1.0) -> dict[str, Any]:
     return {
         "benchmarks": [CASE],
         "not_measured": list(missing),
+        "compiler_start_seconds": 4.5,
         "calibration": {"before": SECONDS, "after": {**SECONDS, "memory": after}},
     }
 

@@ -37,7 +37,7 @@ _METHOD = (
 _FRACTION = (
     "**copy fraction**: the bytes that no way can avoid (x₀ read, x_t and ε written) per second, as a share of the bytes "
     "per second of a copy of the same size in the same run; **bytes/element**: what this way moves, intermediate "
-    "results included; **compile**: the first call's extra time, with a cold cache."
+    "results included; **compile**: the first call's extra time, with a cold cache, after the compiler itself was loaded."
 )
 _NO_GPU = "GPU: not measured here. `ddpm-bench gpu-visit` on a machine with a GPU makes the record."
 

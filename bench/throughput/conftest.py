@@ -1,8 +1,10 @@
 """Fixtures of the throughput suite, and what it adds to pytest-benchmark's JSON.
 
-`calibration` (a fixed piece of work, before and after) and `not_measured` (what could not be timed, with its reason).
+`calibration` (a fixed piece of work, before and after), `compiler_start_seconds` (loading torch.compile's machinery, once)
+and `not_measured` (what could not be timed, with its reason).
 """
 
+import time
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from bench.calibration import Calibration, calibrate
 from bench.throughput.measuring import Benchmark, Measuring
 
 _BEFORE = pytest.StashKey[Calibration]()
+_COMPILER = pytest.StashKey[float]()
 _MISSING = pytest.StashKey[list[dict[str, str]]]()
 
 
@@ -68,8 +71,18 @@ def measuring(benchmark: Benchmark, copies: dict[tuple[int, torch.dtype, str], f
     return Measuring(benchmark, copies)
 
 
+@pytest.fixture(scope="session")
+def started_compiler(request: pytest.FixtureRequest, device: torch.device) -> None:
+    """Let the compiler load itself once, for a trivial graph: not to be charged to the first case that compiles."""
+    if not measures(request.config):
+        return
+    start = time.perf_counter()
+    torch.compile(lambda x: x + 1)(torch.ones(3, device=device))
+    request.config.stash[_COMPILER] = time.perf_counter() - start
+
+
 @pytest.fixture
-def fresh_compiler() -> Iterator[None]:
+def fresh_compiler(started_compiler: None) -> Iterator[None]:
     """No graph of another case, in memory or counted against the recompilation limit."""
     torch.compiler.reset()
     yield
@@ -98,7 +111,8 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Add calibration and the cases that were not measured; the raw data stay bounded."""
+    """Add calibration, the compiler's own start, and the cases that were not measured."""
+    output_json["compiler_start_seconds"] = config.stash.get(_COMPILER, None)
     output_json["not_measured"] = config.stash.get(_MISSING, [])
     before = config.stash.get(_BEFORE, None)
     if before is not None:

@@ -72,6 +72,7 @@ def suite_record(plan: SuitePlan) -> Record:
         results={
             "rows": [_row(case) for case in cases],
             "not_measured": document["not_measured"],
+            "compiler_start_seconds": document["compiler_start_seconds"],
             "calibration": {**calibration, "drift": changes, "warning": drift_warning(changes)},
         },
     )
