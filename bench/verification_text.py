@@ -148,8 +148,11 @@ def _failure(examined: "Examined", law: "Law", group: "Sequence[Outcome]") -> st
     outcome = next(o for o in group if o.classification == worst)
     also = [o.dtype for o in group if o is not outcome]
     where = outcome.dtype + (f" (also {', '.join(also)})" if also else "")
+    head = f"{examined.subject.implementation.name}: {law.id} {law.title}: {str(worst).upper()} in {where}"
+    if worst == "precision":  # the formula is right: where it loses digits is all there is to say
+        return f"{head}\n{_entry('found', outcome.message)}"
     parts = [
-        f"{examined.subject.implementation.name}: {law.id} {law.title}: {str(worst).upper()} in {where}",
+        head,
         _entry("holds", law.statement),
         _entry("found", outcome.message),
         _entry("convention", outcome.convention or ""),
