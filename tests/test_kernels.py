@@ -14,7 +14,7 @@ import torch
 from ddpm_ref.kernels import build, cuda, fast_normal, fused_q_sample, native, q_sample_providers
 from ddpm_ref.kernels.operator import fused, normal
 from ddpm_ref.kernels.providers import PROVIDERS, coefficients
-from ddpm_ref.noise import NoiseStream, Use
+from ddpm_ref.noise import _SINGLE, NoiseStream, Use, _normal, counters, philox4x32
 from ddpm_ref.process import q_sample
 from ddpm_ref.schedule import compute_dtype, linear_schedule
 
@@ -206,23 +206,66 @@ def test_offsets_have_64_bits():
     assert all(fields[name] == ctypes.c_int64 for name in ("batch", "size"))
 
 
-@has_native
-def test_a_block_past_2_to_31_is_where_the_definition_says(monkeypatch):
-    """The last group of a sample of 2^34 numbers, written alone through the library's entry for a range of groups."""
-    library, size = native._loaded(), 2**34
-    rows = library.ddpm_rows_baseline
+def written_at(variant, stream, *, group, index, step):
+    """128 numbers of two groups anywhere in a sample of 2^34, through the library's entry for a range of groups."""
+    rows = getattr(native._loaded(), f"ddpm_rows_{variant}")
     rows.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]
-    window = torch.empty(64)
-    task = native.noise_task(STREAM, window, 7, 5, Use.NOISE, 1)
-    first = size // 64 - 1
-    task.size = size
-    task.eps = window.data_ptr() - first * 64 * 4
-    rows(ctypes.addressof(task), 0, first, first + 1)
-    from ddpm_ref.noise import _SINGLE, _normal, counters, philox4x32
+    window = torch.empty(1, 128)
+    task = native.noise_task(stream, window, step, index, Use.NOISE, 1)
+    task.size = 2**34
+    task.eps = window.data_ptr() - group * 64 * 4
+    rows(ctypes.addressof(task), 0, group, group + 2)
+    return window[0]
 
-    blocks = torch.arange(2**32 - 16, 2**32)
-    words = philox4x32(counters(blocks, 5, torch.tensor([0]), 7, Use.NOISE), STREAM.key)
-    assert torch.equal(window, torch.cat(_normal(words, _SINGLE)))
+
+def defined_at(stream, *, group, index, step):
+    """The same numbers from the definition's parts."""
+    blocks = torch.arange(16 * group, 16 * group + 32).view(2, 16)
+    words = philox4x32(counters(blocks, index, torch.tensor([0]), step, Use.NOISE), stream.key)
+    return torch.stack(_normal(words, _SINGLE), dim=1).flatten()
+
+
+@has_native
+def test_blocks_past_2_to_31_are_where_the_definition_says():
+    place = {"group": 2**28 - 2, "index": 2**63 - 1, "step": 2**32 - 1}
+    for variant in native.variants():
+        assert torch.equal(written_at(variant, STREAM, **place), defined_at(STREAM, **place))
+
+
+def counter_of(words, key):
+    """Philox backwards: multipliers are odd, so every round has an inverse."""
+    multipliers, steps, mask = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 2**32 - 1
+    inverse = [pow(multiplier, -1, 2**32) for multiplier in multipliers]
+    c0, c1, c2, c3 = words
+    for number in reversed(range(10)):
+        k0, k1 = ((k + number * step) & mask for k, step in zip(key, steps, strict=True))
+        before0, before2 = c3 * inverse[0] & mask, c1 * inverse[1] & mask
+        c1 = c0 ^ before2 * multipliers[1] >> 32 ^ k0
+        c3 = c2 ^ before0 * multipliers[0] >> 32 ^ k1
+        c0, c2 = before0, before2
+    return c0, c1, c2, c3
+
+
+EXTREMES = [0, 1, 2, 2**24 - 1, 2**24 + 1, 2**31 - 1, 2**31, 2**31 + 1, 2**32 - 2, 2**32 - 1]
+
+
+@has_native
+@pytest.mark.parametrize("a", EXTREMES)
+def test_extreme_words_in_every_instruction_set(a):
+    """Words that chance would show once in 2^32 numbers, found by running the cipher backwards."""
+    found = 0
+    for b, filler in itertools.product(EXTREMES, range(4)):
+        c0, c1, c2, c3 = counter_of((a, b, a, filler), STREAM.key)
+        if c2 >> 31:  # not a counter of the noise
+            continue
+        place = {"group": c0 // 32 * 2, "index": c2 << 32 | c1, "step": c3}
+        if place["group"] + 2 > 2**28:
+            continue
+        expected = defined_at(STREAM, **place)
+        for variant in native.variants():
+            assert torch.equal(written_at(variant, STREAM, **place), expected), (variant, b)
+        found += 1
+    assert found >= len(EXTREMES)
 
 
 @has_native
