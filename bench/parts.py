@@ -8,6 +8,9 @@ from bench.pipeline import Part, Plan
 from bench.record import Record
 from bench.study.single import Setting
 
+_ROUNDING = 1e-10
+"""Nats by which an exact inequality may be missed in float64."""
+
 
 def setting(plan: Plan) -> Setting:
     """The study's setting of a plan."""
@@ -88,6 +91,20 @@ def _failed_cases(record: Record) -> str:
     return f"{len(found)} cases failed: {'; '.join(found)}" if found else ""
 
 
+def _violated_bounds(record: Record) -> str:
+    least = min(row["gap"] for row in record.results["gaps"])
+    slack = record.results["pointwise_least_slack"]
+    found = [
+        f"{what} is {value:.3g} nats, below zero"
+        for what, value in (
+            ("the least gap to the entropy", least),
+            ("the least slack at one point", slack),
+        )
+        if value < -_ROUNDING
+    ]
+    return "; ".join(found)
+
+
 def _failed_runs(record: Record) -> str:
     broke = [f"{run['arm']} seed {run['seed']}" for run in record.results["runs"] if "failed" in run]
     return f"{len(broke)} runs broke: {', '.join(broke)}" if broke else ""
@@ -97,6 +114,6 @@ PARTS = (
     Part("verify", "the laws on this implementation", verify, _failed_laws),
     Part("throughput", "noise, q_sample, loss, training, sampling", throughput, _failed_cases),
     Part("study", "what the network outputs against how its error is weighted", study, _failed_runs),
-    Part("bound", "the exact bound on data with a known density", bound),
+    Part("bound", "the exact bound on data with a known density", bound, _violated_bounds),
 )
 """In this order: nothing that is timed runs beside the study."""
