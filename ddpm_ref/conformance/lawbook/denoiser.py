@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.lawbook.density import _log_density, _spd
+from ddpm_ref.conformance.lawbook.density import log_density, spread_matrix
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Truth
 
@@ -37,7 +37,11 @@ def _gaussian(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
     for setting, known in settings_with_truth(implementation):
         for batch, dims in _SHAPES:
             t = _steps(known, batch)
-            mean, covariance, x_t = draw((dims,), 9), _spd(dims, 10), draw((batch, dims), 4)
+            mean, covariance, x_t = (
+                draw((dims,), 9),
+                spread_matrix(dims, 10),
+                draw((batch, dims), 4),
+            )
             expected = _linear_estimate(mean, covariance, x_t, *_roots(known, t))
             arguments = {"setting": setting, "mean": mean, "covariance": covariance}
             yield Case(
@@ -55,14 +59,14 @@ def _mixture(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
             a, rest = _roots(known, t)
             weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
             means, x_t = 2 * draw((parts, dims), 11), draw((batch, dims), 4)
-            covariances = torch.stack([_spd(dims, 12 + k) for k in range(parts)])
+            covariances = torch.stack([spread_matrix(dims, 12 + k) for k in range(parts)])
             identity = torch.eye(dims, dtype=torch.float64)
             logs = torch.stack(
                 [
                     torch.cat(
                         [
                             weights[k].log()
-                            + _log_density(
+                            + log_density(
                                 x_t[b : b + 1],
                                 a[b, 0] * means[k],
                                 a[b, 0] ** 2 * covariances[k] + rest[b, 0] * identity,

@@ -187,13 +187,15 @@ def _gradient(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
 # ---------------------------------------------------------------- exact models
 
 
-def _spd(dims: int, salt: int) -> Tensor:
+def spread_matrix(dims: int, salt: int) -> Tensor:
+    """A full covariance with eigenvalues above 0.1, the same at each call."""
     root = draw((dims, dims), salt)
     result: Tensor = root @ root.T / dims + 0.1 * torch.eye(dims, dtype=torch.float64)
     return result
 
 
-def _log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+def log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
+    """ln N(x; mean, covariance) of rows `[B, D]`, nats `[B]`."""
     gap = x - mean
     whitened = (gap * torch.linalg.solve(covariance, gap.T).T).sum(1)
     volume = len(mean) * math.log(2 * math.pi) + float(torch.logdet(covariance))
@@ -203,8 +205,8 @@ def _log_density(x: Tensor, mean: Tensor, covariance: Tensor) -> Tensor:
 
 def _gaussian_density(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for batch, dims in ((1, 1), (2, 3), (5, 5)):
-        mean, covariance, x0 = draw((dims,), 9), _spd(dims, 10), draw((batch, dims), 1)
-        expected = _log_density(x0, mean, covariance)
+        mean, covariance, x0 = draw((dims,), 9), spread_matrix(dims, 10), draw((batch, dims), 1)
+        expected = log_density(x0, mean, covariance)
         arguments = {"mean": mean, "covariance": covariance, "x0": x0}
         yield Case("gaussian_log_prob", arguments, expected, expected.abs().clamp(min=1.0))
 
@@ -213,8 +215,8 @@ def _mixture_density(implementation: Implementation, dtype: torch.dtype) -> Iter
     for batch, dims, parts in ((1, 1, 2), (2, 3, 3), (5, 5, 2)):
         weights = torch.arange(1, parts + 1, dtype=torch.float64) / (parts * (parts + 1) / 2)
         means, x0 = 2 * draw((parts, dims), 11), draw((batch, dims), 1)
-        covariances = torch.stack([_spd(dims, 12 + k) for k in range(parts)])
-        logs = [weights[k].log() + _log_density(x0, means[k], covariances[k]) for k in range(parts)]
+        covariances = torch.stack([spread_matrix(dims, 12 + k) for k in range(parts)])
+        logs = [weights[k].log() + log_density(x0, means[k], covariances[k]) for k in range(parts)]
         expected = torch.logsumexp(torch.stack(logs), 0)
         arguments = {"weights": weights, "means": means, "covariances": covariances, "x0": x0}
         yield Case("mixture_log_prob", arguments, expected, expected.abs().clamp(min=1.0))
@@ -222,7 +224,7 @@ def _mixture_density(implementation: Implementation, dtype: torch.dtype) -> Iter
 
 def _gaussian_entropy(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for dims in (1, 3):
-        covariance = _spd(dims, 10)
+        covariance = spread_matrix(dims, 10)
         expected = 0.5 * (dims * math.log(2 * math.pi * math.e) + torch.logdet(covariance))
 
         def entropy(candidate: Implementation, covariance: Tensor = covariance) -> Tensor:

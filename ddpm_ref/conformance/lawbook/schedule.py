@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
 from ddpm_ref.conformance.lawbook.law import FLOAT64_ONLY, Case, Check, Law, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth
 
@@ -80,7 +80,7 @@ def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
             table = _entry("log_snr")(tables)
             table = _entry("alpha_bar")(tables) if table is None else table
             if table is None:
-                raise candidate._missing("log_snr or alpha_bar table")
+                raise NotOffered(f"{candidate.name} offers no table of ᾱ or log-SNR")
             return (table.diff() >= 0).sum().reshape(1)
 
         yield Case(

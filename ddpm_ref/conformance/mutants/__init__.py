@@ -5,6 +5,7 @@ for mutant in MUTANTS.values():
 """
 
 from ddpm_ref.conformance.mutants import (  # noqa: F401 - importing a topic registers its mutants
+    bounds,
     chains,
     densities,
     objectives,
