@@ -16,9 +16,9 @@ rounding in float64.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Number = Any
-"""An mpmath real."""
-Witness = Mapping[str, Any]
+from mpmath import mp
+
+from bench.fifty_digits import Number, Step, Witness, bars
 
 _AGREES = 1e-9
 
@@ -34,8 +34,6 @@ def double_check(law: str, witness: Witness | None) -> dict[str, Any] | None:
         `value` (50 digits, or None where there is no number), `by`, `measured`, `confirmed` (None where nothing can be compared);
         None without a witness.
     """
-    from mpmath import mp
-
     if witness is None:
         return None
     label = str(witness["method"])
@@ -63,8 +61,6 @@ def _nothing(why: str) -> dict[str, Any]:
 
 
 def _misses(measured: float, value: Number) -> bool:
-    from mpmath import mp
-
     if not mp.isfinite(value):
         return measured != float(value)
     size = abs(value) if value != 0 else mp.one
@@ -72,8 +68,6 @@ def _misses(measured: float, value: Number) -> bool:
 
 
 def _digits(value: Number) -> str:
-    from mpmath import mp
-
     return str(mp.nstr(value, 50, strip_zeros=False)) if mp.isfinite(value) else str(value)
 
 
@@ -88,8 +82,6 @@ def _without_number(witness: Witness) -> str:
 
 def _value(label: str, witness: Witness) -> tuple[Number, str] | None:
     """(value, how), or None where there is no number."""
-    from mpmath import mp
-
     message = str(witness.get("message", ""))
     if any(words in message for words in (" raised ", " has shape ", "no finite value exists")):
         return None
@@ -101,161 +93,19 @@ def _value(label: str, witness: Witness) -> tuple[Number, str] | None:
     return None
 
 
-# ------------------------------------------------------------------------------------------------ schedules
-
-
-def _beta(setting: Witness) -> list[Number]:
-    """β_1 … β_T by definition."""
-    from mpmath import mp
-
-    name, T = setting["name"], setting["T"]
-    if "beta" in setting:
-        return [mp.mpf(value) for value in setting["beta"]]
-    if name == "linear":
-        low, high = mp.mpf("0.0001"), mp.mpf("0.02")
-        return [low + (high - low) * k / max(T - 1, 1) for k in range(T)]
-    curve = {"cosine": _cosine, "sigmoid": _sigmoid}[name]
-    kept = [curve(mp.mpf(k) / T) for k in range(T + 1)]
-    return [min(1 - kept[k + 1] / kept[k], mp.mpf("0.999")) for k in range(T)]
-
-
-def _cosine(u: Number) -> Number:
-    from mpmath import mp
-
-    return (1 + mp.cos(mp.pi * (u + mp.mpf("0.008")) / mp.mpf("1.008"))) / 2
-
-
-def _sigmoid(u: Number) -> Number:
-    """(σ(3) − σ(6u − 3))/(σ(3) − σ(−3)), with σ(x) = (1 + tanh(x/2))/2."""
-    from mpmath import mp
-
-    top = mp.tanh(mp.mpf(3) / 2)
-    return (top - mp.tanh(3 * u - mp.mpf(3) / 2)) / (2 * top)
-
-
-def _bars(setting: Witness) -> list[Number]:
-    """ᾱ at 0 and at each visited step."""
-    from mpmath import mp
-
-    if "log_snr" in setting:
-        every = [mp.one, *(1 / (1 + mp.exp(-mp.mpf(v))) for v in setting["log_snr"])]
-    else:
-        total, every = mp.zero, [mp.one]
-        for value in _beta(setting):
-            total += mp.log(1 - value)
-            every.append(mp.exp(total))
-    if setting.get("zero_terminal_snr"):
-        every = _rescaled(every)
-    return (
-        every
-        if "timesteps" not in setting
-        else [every[0], *(every[k] for k in setting["timesteps"])]
-    )
-
-
-def _rescaled(kept: Sequence[Number]) -> list[Number]:
-    """Lin et al. 2024, algorithm 1."""
-    from mpmath import mp
-
-    first, last = mp.sqrt(kept[1]), mp.sqrt(kept[-1])
-    return [mp.one, *((mp.sqrt(k) - last) ** 2 * (first / (first - last)) ** 2 for k in kept[1:])]
-
-
-class _Step:
-    """One step t of a setting: signal a, noise s, the pair before it, β, and the two Gaussians that meet in the posterior."""
-
-    def __init__(self, setting: Witness, t: int) -> None:
-        from mpmath import mp
-
-        bars = _bars(setting)
-        self.T = len(bars) - 1
-        self.kept, self.before = bars[t], bars[t - 1]
-        self.a, self.s = mp.sqrt(self.kept), mp.sqrt(1 - self.kept)
-        self.beta = 1 - self.kept / self.before
-        self.first = t == 1
-
-    @property
-    def variance(self) -> Number:
-        """β̃: inverse of the sum of two precisions; 0 at t = 1."""
-        if self.first:
-            return 0 * self.beta
-        return 1 / (1 / (1 - self.before) + (1 - self.beta) / self.beta)
-
-    def mean(self, x0: Number, x_t: Number) -> Number:
-        """μ̃: precision-weighted; x0 at t = 1."""
-        from mpmath import mp
-
-        if self.first:
-            return x0
-        prior = mp.sqrt(self.before) * x0 / (1 - self.before)
-        return self.variance * (prior + mp.sqrt(1 - self.beta) * x_t / self.beta)
-
-    def clean(self, space: str, said: Number, x_t: Number) -> Number:
-        """x̂0 from a prediction."""
-        if space == "mean":
-            nothing = self.mean(0, x_t)
-            return (said - nothing) / (self.mean(1, x_t) - nothing)
-        rows: dict[str, Callable[[], Number]] = {
-            "x0": lambda: said,
-            "eps": lambda: (x_t - self.s * said) / self.a,
-            "v": lambda: self.a * x_t - self.s * said,
-            "score": lambda: (x_t + self.s**2 * said) / self.a,
-        }
-        return rows[space]()
-
-    def say(self, space: str, x0: Number, x_t: Number) -> Number:
-        """The prediction that means x̂0 = x0."""
-        eps = (x_t - self.a * x0) / self.s
-        rows: dict[str, Callable[[], Number]] = {
-            "x0": lambda: x0,
-            "eps": lambda: eps,
-            "v": lambda: self.a * eps - self.s * x0,
-            "score": lambda: -eps / self.s,
-            "mean": lambda: self.mean(x0, x_t),
-        }
-        return rows[space]()
-
-    def weight(self, weighting: str, space: str) -> Number:
-        """The factor in that space, from its definition in one space and the slope between the two."""
-        slope = self.say(space, 1, 0) - self.say(space, 0, 0)
-        eps_slope = self.say("eps", 1, 0) - self.say("eps", 0, 0)
-        snr = (self.a / self.s) ** 2
-        definitions: dict[str, Callable[[], Number]] = {
-            "simple": lambda: eps_slope**2,
-            "simple_x0": lambda: self.kept**0,
-            "simple_v": lambda: snr + 1,
-            "elbo": lambda: self._elbo(),
-            "truncated_snr": lambda: max(snr, 1),
-            "min_snr": lambda: min(snr, 5),
-            "p2": lambda: snr / (1 + snr),
-        }
-        return definitions[weighting]() / slope**2
-
-    def _elbo(self) -> Number:
-        if self.first:
-            return 1 / (2 * self.beta)
-        return (self.mean(1, 0) - self.mean(0, 0)) ** 2 / (2 * self.variance)
-
-    def reverse(self, variance: str) -> Number:
-        """β_t, or β̃_t with β_1 at t = 1."""
-        return self.beta if variance == "beta" or self.first else self.variance
-
-
 # ------------------------------------------------------------------------------------------------ quantities
 
 
 def _pick(nested: Any, index: Sequence[int]) -> Number:
-    from mpmath import mp
-
     for k in index:
         nested = nested[k]
     return mp.mpf(nested)
 
 
-def _at(witness: Witness) -> tuple[_Step, Callable[[str], Number], Mapping[str, Any]]:
+def _at(witness: Witness) -> tuple[Step, Callable[[str], Number], Mapping[str, Any]]:
     """The step of the failing sample, its arguments by name at the failing element, and all arguments."""
     arguments, index = witness["arguments"], witness["index"]
-    step = _Step(arguments["setting"], int(arguments["t"][index[0]]))
+    step = Step(arguments["setting"], int(arguments["t"][index[0]]))
     return step, lambda name: _pick(arguments[name], index), arguments
 
 
@@ -270,8 +120,6 @@ def _posterior_mean(witness: Witness) -> tuple[Number, str]:
 
 
 def _posterior_log_variance(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     step, _, _ = _at(witness)
     value = mp.log(step.variance) if step.variance > 0 else mp.ninf
     return value, "ln of the inverse of the sum of two precisions"
@@ -284,10 +132,8 @@ def _reverse_variance(witness: Witness) -> tuple[Number, str]:
 
 def _table(witness: Witness) -> tuple[Number, str]:
     setting, label = witness["arguments"]["setting"], witness["method"]
-    last = len(_bars(setting)) - 1
-    step = _Step(setting, last if label.startswith("last") else witness["index"][0] + 1)
-    from mpmath import mp
-
+    last = len(bars(setting)) - 1
+    step = Step(setting, last if label.startswith("last") else witness["index"][0] + 1)
     columns: dict[str, Callable[[], Number]] = {
         "beta": lambda: step.beta,
         "one_minus_alpha_bar": lambda: 1 - step.kept,
@@ -314,14 +160,12 @@ def _target(witness: Witness) -> tuple[Number, str]:
 
 def _weight(witness: Witness) -> tuple[Number, str]:
     arguments, index = witness["arguments"], witness["index"]
-    step = _Step(arguments["setting"], int(arguments["t"][index[0]]))
+    step = Step(arguments["setting"], int(arguments["t"][index[0]]))
     value = step.weight(arguments["weighting"], arguments["parameterization"])
     return value, "its definition, carried over by the squared slope between the two spaces"
 
 
 def _flat(nested: Any) -> list[Number]:
-    from mpmath import mp
-
     return (
         [mp.mpf(nested)]
         if not isinstance(nested, list)
@@ -329,10 +173,10 @@ def _flat(nested: Any) -> list[Number]:
     )
 
 
-def _sample(witness: Witness, *names: str) -> tuple[_Step, list[list[Number]], Mapping[str, Any]]:
+def _sample(witness: Witness, *names: str) -> tuple[Step, list[list[Number]], Mapping[str, Any]]:
     """The step and the flat operands of the failing sample."""
     arguments, which = witness["arguments"], witness["index"][0]
-    step = _Step(arguments["setting"], int(arguments["t"][which]))
+    step = Step(arguments["setting"], int(arguments["t"][which]))
     return step, [_flat(arguments[name][which]) for name in names], arguments
 
 
@@ -348,8 +192,6 @@ def _loss(witness: Witness) -> tuple[Number, str]:
 
 
 def _bound_term(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     step, (said, clean, noisy), arguments = _sample(witness, "prediction", "x0", "x_t")
     spread = step.reverse(arguments["variance"])
     total = mp.zero
@@ -360,8 +202,6 @@ def _bound_term(witness: Witness) -> tuple[Number, str]:
 
 
 def _sampler_step(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     step, at, arguments = _at(witness)
     clean = step.clean(arguments["parameterization"], at("prediction"), at("x_t"))
     if step.first:
@@ -378,8 +218,6 @@ def _sampler_step(witness: Witness) -> tuple[Number, str]:
 
 def _bin(witness: Witness) -> tuple[Number, Number, Number, Number]:
     """(low, high, mean, scale) of the failing element's bin; the outer ends are infinite."""
-    from mpmath import mp
-
     arguments, index = witness["arguments"], witness["index"]
     x, mean = _pick(arguments["x"], index), _pick(arguments["mean"], index)
     scale, levels = mp.exp(_pick(arguments["log_scale"], index)), arguments["levels"]
@@ -392,21 +230,15 @@ def _bin(witness: Witness) -> tuple[Number, Number, Number, Number]:
 
 
 def _mass(low: Number, high: Number, mean: Number, scale: Number) -> Number:
-    from mpmath import mp
-
     ends = [(e - mean) / scale for e in (low, high)]
     return mp.quad(mp.npdf, ends)
 
 
 def _bin_value(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     return mp.log(_mass(*_bin(witness))), "ln ∫ of the normal density over the bin, by quadrature"
 
 
 def _bin_gradient(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     low, high, mean, scale = _bin(witness)
     ends = [mp.npdf((e - mean) / scale) if mp.isfinite(e) else mp.zero for e in (low, high)]
     value = (ends[0] - ends[1]) / (scale * _mass(low, high, mean, scale))
@@ -414,8 +246,6 @@ def _bin_gradient(witness: Witness) -> tuple[Number, str]:
 
 
 def _gaussian_denoise(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     step, (noisy,), arguments = _sample(witness, "x_t")
     mean, covariance = mp.matrix(_flat(arguments["mean"])), mp.matrix(arguments["covariance"])
     spread = step.kept * covariance + (1 - step.kept) * mp.eye(len(noisy))
@@ -425,11 +255,9 @@ def _gaussian_denoise(witness: Witness) -> tuple[Number, str]:
 
 
 def _hybrid(witness: Witness) -> tuple[Number, str]:
-    from mpmath import mp
-
     arguments, index = witness["arguments"], witness["index"]
     simple, term = (_pick(arguments[name], index) for name in ("simple", "bound_term"))
-    steps = len(_bars(arguments["setting"])) - 1
+    steps = len(bars(arguments["setting"])) - 1
     return simple + mp.mpf("0.001") * steps * term, "L_simple + λ T L_t"
 
 
