@@ -7,7 +7,6 @@ interrupted or failing build leaves nothing behind that could be loaded, and two
 
 import contextlib
 import ctypes
-import fcntl
 import hashlib
 import os
 import shutil
@@ -78,6 +77,8 @@ def cache_directory() -> Path:
 
 
 def _built(recipe: Recipe, cache: Path | None) -> Path:
+    if os.name != "posix":
+        raise BuildError("libraries are built on POSIX systems only")
     compiler = _compiler(recipe)
     name = f"{recipe.name}-{_key(recipe, compiler)}.so"
     places = _places(cache)
@@ -136,6 +137,8 @@ def _writable(places: Sequence[Path]) -> Path:
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
+    import fcntl  # does not exist outside POSIX systems, where this module must still import
+
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when the process dies
         yield
