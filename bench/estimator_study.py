@@ -26,6 +26,7 @@ from bench.record import Record, new_record, series
 from bench.statistics import proportion_interval, ratio_interval
 from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator import estimate_elbo
+from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.reverse import evaluation_mode, reverse_process
 
@@ -89,7 +90,8 @@ def fill_pool(question: Question, seed: int = 1) -> Pool:
                 process.terms(
                     images,
                     t,
-                    stream.normal(
+                    fast_normal(
+                        stream,
                         images.shape,
                         step=_POOL_STEP + 24 * step + draw,
                         device=images.device,

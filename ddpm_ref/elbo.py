@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.reverse import Model, Protocol, Variance, evaluation_mode, reverse_process, sum_dims
 from ddpm_ref.schedule import Schedule
@@ -181,7 +182,8 @@ def _chunks(
         examples = slice(start, min(start + examples_per_block, len(x0)))
         steps = list(range(low, min(low + steps_per_block, T + 1)))
         noise = [
-            stream.normal(
+            fast_normal(
+                stream,
                 x0[examples].shape,
                 step=draw * T + t - 1,
                 first_index=first_index + start,

@@ -156,10 +156,9 @@ def i_mmse() -> list[dict[str, object]]:
     """Entropy by integrating the denoising error over the SNR, and the exact one; nats.
 
     −E ln p = (D/2) ln 2πe − ½∫[D/(1+γ) − mmse(γ)] dγ (Guo, Shamai & Verdú 2005), over ln γ from −32 to 32.
+    The trapezoidal rule converges exponentially for an analytic integrand that decays at both ends.
     """
-    from scipy.integrate import simpson
-
-    log_snr = torch.linspace(-32, 32, 1601, dtype=torch.float64)
+    log_snr = torch.linspace(-32, 32, 401, dtype=torch.float64)
     rows: list[dict[str, object]] = []
     oracles: dict[str, Exact] = {
         "field": gaussian_oracle(),
@@ -167,7 +166,7 @@ def i_mmse() -> list[dict[str, object]]:
     }
     for data, oracle in oracles.items():
         excess = oracle.size * torch.sigmoid(-log_snr) - oracle.mmse(log_snr)
-        area = float(simpson((excess * log_snr.exp()).numpy(), x=log_snr.numpy()))
+        area = float(torch.trapezoid(excess * log_snr.exp(), log_snr))
         entropy = 0.5 * oracle.size * math.log(2 * math.pi * math.e) - 0.5 * area
         rows.append({"data": data, "by_integral": entropy, "exact": float(oracle.entropy())})
     return rows

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.data.synthetic import gaussian_oracle
+from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.oracle.expected import mean_gain
@@ -64,7 +65,9 @@ def measured_errors(
     with evaluation_mode(model):
         for step in range(1, schedule.T + 1):
             t = torch.full((len(images),), step, device=images.device)
-            noise = stream.normal(images.shape, step=step, device=images.device, dtype=images.dtype)
+            noise = fast_normal(
+                stream, images.shape, step=step, device=images.device, dtype=images.dtype
+            )
             x_t = q_sample(images, t, schedule, noise)
             output = model(x_t, schedule.original_timesteps(t))
             prediction = output[0] if isinstance(output, tuple) else output

@@ -32,6 +32,7 @@ from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
 from ddpm_ref.estimator.surrogate import Basis, Observations, choose_basis, rough_profile
+from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.reverse import (
     Model,
@@ -212,7 +213,8 @@ class _Survey:
         x0 = self.data[chosen[points.example[rows]].to(device)]
         serial = points.noise[rows]
         first, last = int(serial[0]), int(serial[-1])
-        noise = self.stream.normal(
+        noise = fast_normal(
+            self.stream,
             (last - first + 1, *x0.shape[1:]),
             step=step,
             first_index=first,

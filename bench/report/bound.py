@@ -1,0 +1,261 @@
+"""The section "The bound": exact gaps and limits, the price of each reverse variance, the budgeted estimate.
+
+Of several records of one kind the latest counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bench.record import Record
+from bench.report.blocks import Block, Cell, Figure, Note, Paragraph, Section, Table
+from bench.report.figures import PALETTE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+Rows = Sequence[Mapping[str, Any]]
+
+_FAMILIES = ("fixed log-SNR ends", "linear", "cosine", "sigmoid")
+_PRICES = {
+    "identity": "Σ = I",
+    "beta": "β_t I",
+    "posterior": "β̃_t I",
+    "isotropic": "best isotropic",
+    "diagonal": "best diagonal",
+}
+_INTRODUCTION = (
+    "For data with a known density the entropy −E ln p is known, and the expected bound of the exact denoiser has a closed "
+    "form: no sampling, no trained network. The bound can never be below the entropy; how far it is above is the price "
+    "of T steps with a fixed variance."
+)
+_EULER = (
+    "With fixed log-SNR ends the gap falls like 1/T. For linear, cosine and sigmoid with the posterior variance β̃_t it does "
+    "not: it tends to γ/2 = 0.2886 nats per dimension, γ being Euler's constant. Close to clean data ᾱ falls linearly in t, "
+    "so the log-SNR jumps by ln(t/(t−1)) at step t however fine the schedule, and Σ ½[1/k − ln(1 + 1/k)] = γ/2 is the "
+    "price of β̃_t there. The best variance (Bao et al. 2022) does not pay it."
+)
+_SIGMA = (
+    "The article says that the reverse Σ is usually the identity. Ho et al. use σ_t² I with σ_t² = β_t or β̃_t, which are "
+    "of the order of 1e-4 to 1e-2. The table says what Σ = I would cost: bits/dim of the diffusion terms, t ≥ 2, for "
+    "the same denoiser."
+)
+
+
+def section(records: Sequence[Record]) -> Section | None:
+    """What was found about the bound; None where neither record is there."""
+    bound, estimator = _latest(records, "bound"), _latest(records, "estimator")
+    if bound is None and estimator is None:
+        return None
+    blocks: list[Block] = []
+    headlines: list[str] = []
+    data: dict[str, Any] = {}
+    failed = False
+    if bound is not None:
+        blocks += _bound_blocks(bound.results)
+        headlines += _bound_headlines(bound.results)
+        failed = _violated(bound.results)
+        data["bound"] = bound.results
+    if estimator is not None:
+        blocks += _estimator_blocks(estimator)
+        headlines.append(_estimator_headline(estimator))
+        data["estimator"] = {"protocol": estimator.protocol, **estimator.results}
+    return Section("The bound", blocks, data=data, headlines=headlines, failed=failed)
+
+
+def _latest(records: Sequence[Record], kind: str) -> Record | None:
+    found = [record for record in records if record.kind == kind]
+    return max(found, key=lambda record: (record.created, record.name), default=None)
+
+
+def _violated(results: Mapping[str, Any]) -> bool:
+    """Whether an inequality that must hold does not."""
+    least = min(float(row["gap"]) for row in results["gaps"])
+    difference = float(results["unit_beta_largest_difference"])
+    return least < -1e-10 or difference > 1e-10 or float(results["pointwise_least_slack"]) < -1e-10
+
+
+def _bound_blocks(results: Mapping[str, Any]) -> list[Block]:
+    blocks: list[Block] = [
+        Paragraph(_INTRODUCTION),
+        _laws(results),
+        Figure(
+            "bound-gap",
+            lambda canvas: _draw_gaps(canvas, results),
+            "Gap between expected bound and entropy over T, 64-dimensional Gaussian field. "
+            "Dashed: γ/2. " + _last_gaps(results["gaps"]),
+            size=(7.0, 3.6),
+        ),
+        Paragraph(_EULER),
+        Figure(
+            "bound-interior",
+            lambda canvas: _draw_interiors(canvas, results["interiors"]),
+            "The bound for three schedules with the same ends (log-SNR 14 to −14) and unlike interiors: the difference "
+            "vanishes with T, as the continuous-time limit demands.",
+            size=(7.0, 3.0),
+        ),
+        Paragraph(_SIGMA),
+        _price_table(results["prices"], "Exact denoiser of the 64-dimensional field"),
+    ]
+    if results.get("model"):
+        model = results["model"]
+        caption = f"Trained model, errors measured on {model['images']} held-out images"
+        blocks.append(_price_table(model["rows"], caption))
+    return blocks
+
+
+def _laws(results: Mapping[str, Any]) -> Table:
+    """The identities with what was found and what must be."""
+    least = min(row["gap"] for row in results["gaps"])
+    rows: list[list[str | Cell]] = [
+        ["expected bound ≥ entropy", f"least gap {least:.2g} nats/dim", _tone(least > -1e-10)],
+        [
+            "N(0, I) with σ_t² = β_t: equal at every T",
+            f"largest difference {results['unit_beta_largest_difference']:.2g} nats",
+            _tone(results["unit_beta_largest_difference"] < 1e-10),
+        ],
+        [
+            "for each x₀: bound ≥ −ln of the model's own density",
+            f"least slack {results['pointwise_least_slack']:.2g} nats",
+            _tone(results["pointwise_least_slack"] > -1e-10),
+        ],
+    ]
+    for row in results["i_mmse"]:
+        miss = abs(row["by_integral"] - row["exact"])
+        text = f"{row['by_integral']:.8f} against {row['exact']:.8f} nats"
+        rows.append([f"I-MMSE integral = entropy ({row['data']})", text, _tone(miss < 1e-6)])
+    grid = results.get("grid")
+    if grid:
+        text = (
+            f"{len(grid['cells'])} cells, largest |z| {grid['largest']:.2f}, "
+            f"Kolmogorov–Smirnov p = {grid['ks_p_value']:.2f}"
+        )
+        good = grid["largest"] < 4 and grid["ks_p_value"] > 0.01
+        rows.append(["Monte Carlo of `elbo` = closed form", text, _tone(good)])
+    return Table(("identity", "found", ""), rows, "What must hold, and what was found.")
+
+
+def _tone(holds: bool) -> Cell:
+    return Cell("holds", "good") if holds else Cell("violated", "bad")
+
+
+def _last_gaps(rows: Rows) -> str:
+    """The gaps at the largest T, in words."""
+    top = max(row["T"] for row in rows if row["data"] == "field")
+    parts = [
+        f"{row['schedule']} {row['gap']:.3f}"
+        for row in rows
+        if (row["data"], row["T"], row["variance"]) == ("field", top, "posterior")
+    ]
+    return f"At T = {top} with β̃_t: {', '.join(parts)} nats/dim."
+
+
+def _draw_gaps(canvas: "Canvas", results: Mapping[str, Any]) -> None:
+    left, right = canvas.subplots(1, 2, sharey=True)
+    for axes, variance, title in (
+        (left, "posterior", "posterior variance β̃_t"),
+        (right, "optimal", "best isotropic variance"),
+    ):
+        for color, family in zip(PALETTE, _FAMILIES, strict=False):
+            points = [
+                (row["T"], row["gap"])
+                for row in results["gaps"]
+                if (row["data"], row["schedule"], row["variance"]) == ("field", family, variance)
+            ]
+            axes.plot(
+                *zip(*points, strict=True), marker="o", markersize=3, color=color, label=family
+            )
+        axes.axhline(results["euler_half"], linestyle="--", linewidth=1, color=PALETTE[6])
+        axes.set(xscale="log", yscale="log", xlabel="T", title=title)
+    left.set_ylabel("nats per dimension")
+    right.legend()
+
+
+def _draw_interiors(canvas: "Canvas", rows: Rows) -> None:
+    axes = canvas.subplots()
+    axes.plot([r["T"] for r in rows], [r["spread"] for r in rows], marker="o", color=PALETTE[0])
+    axes.set(xscale="log", yscale="log", xlabel="T", ylabel="largest difference, nats/dim")
+
+
+def _price_table(rows: Rows, caption: str) -> Table:
+    header = ("T", *_PRICES.values())
+    body = [[str(row["T"]), *(f"{row[key]:.4g}" for key in _PRICES)] for row in rows]
+    return Table(header, body, f"{caption}: diffusion terms in bits/dim for each reverse variance.")
+
+
+def _bound_headlines(results: Mapping[str, Any]) -> list[str]:
+    rows = results["model"]["rows"] if results.get("model") else results["prices"]
+    row = max(rows, key=lambda r: r["T"])
+    whose = "of the trained model" if results.get("model") else "of an exact denoiser"
+    return [
+        f"The reverse Σ is not the identity: at T = {row['T']} Σ = I would cost {row['identity']:.0f} bits/dim in the bound "
+        f"{whose}, against {row['beta']:.2f} with β_t I and {row['posterior']:.2f} with β̃_t I; "
+        f"the best isotropic variance has {row['isotropic']:.2f}, the best diagonal one {row['diagonal']:.2f}."
+    ]
+
+
+def _estimator_blocks(record: Record) -> list[Block]:
+    results, protocol = record.results, record.protocol
+    coverage = results["coverage"]
+    good = 0.92 <= coverage["estimate"] <= 0.98
+    rows: list[list[str | Cell]] = [
+        [
+            "95 % interval covers the reference",
+            f"{100 * coverage['estimate']:.1f} % of {coverage['n']} repetitions "
+            f"({100 * coverage['low']:.1f} … {100 * coverage['high']:.1f} %)",
+            Cell("92–98 %", "good" if good else "bad"),
+        ]
+    ]
+    goals = {"full sum": 500, "uniform t": 500, "importance-sampled t": 2.5}
+    for way, ratio in results["evaluation_ratios"].items():
+        low = ratio["low"]
+        reached = low is not None and low >= goals[way]
+        rows.append(
+            [
+                f"{way}: evaluations at equal error",
+                f"{_times(ratio)}",
+                Cell(f"≥ {goals[way]:g} ×", "good" if reached else "warn"),
+            ]
+        )
+    return [
+        Paragraph(
+            f"**Bits/dim on a budget.** `estimate_elbo` with {protocol['evaluations']} network evaluations on "
+            f"{protocol['images']} images (T = {protocol['T']}) has a root mean squared error of {results['rmse']:.4f} "
+            f"bits/dim around the reference {results['reference']:.4f} ± {results['reference_stderr']:.4f}, which took "
+            f"{results['reference_evaluations']} evaluations."
+        ),
+        Table(("promise", "found", "goal"), rows, f"Protocol: {protocol['bound']}."),
+        Figure(
+            "estimator-errors",
+            lambda canvas: _draw_errors(canvas, record),
+            "Errors of repeated estimates, each with the same number of evaluations; the full sum affords only a few images.",
+            size=(7.0, 3.0),
+        ),
+        Note(
+            "The other ways are simulated from the pool of evaluated terms behind the reference; importance sampling is "
+            "given its exact second moments, and no warm-up is counted."
+        ),
+    ]
+
+
+def _times(ratio: Mapping[str, Any]) -> str:
+    if ratio["low"] is None:
+        return f"{ratio['estimate']:.4g} × ({ratio['method']})"
+    return f"{ratio['estimate']:.4g} × (95 % interval {ratio['low']:.4g} … {ratio['high']:.4g})"
+
+
+def _draw_errors(canvas: "Canvas", record: Record) -> None:
+    axes = canvas.subplots()
+    names = [*record.results["evaluation_ratios"], "estimate_elbo"]
+    values = [[abs(v) for v in record.samples[name]["values"]] for name in names]
+    axes.boxplot(values, orientation="horizontal", whis=(5, 95), showfliers=False)
+    axes.set_yticks(range(1, len(names) + 1), names)
+    axes.set(xscale="log", xlabel="absolute error, bits/dim (box: quartiles, whiskers: 5 and 95 %)")
+
+
+def _estimator_headline(record: Record) -> str:
+    ratios, coverage = record.results["evaluation_ratios"], record.results["coverage"]
+    return (
+        f"Bits/dim on a budget: `estimate_elbo` needs {_times(ratios['full sum'])} fewer network evaluations than the full sum, "
+        f"{_times(ratios['uniform t'])} fewer than uniform t and {_times(ratios['importance-sampled t'])} fewer than "
+        f"importance-sampled t; its 95 % interval covered {100 * coverage['estimate']:.1f} % of {coverage['n']} repetitions."
+    )
