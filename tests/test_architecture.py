@@ -55,7 +55,9 @@ def imported(path: Path, *, top_level_only: bool) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative imports hide the direction; write the full name"
+            assert node.level == 0, (
+                f"{path}: relative imports hide the direction; write the full name"
+            )
             assert node.module is not None
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return names
@@ -115,9 +117,9 @@ def test_only_commands_reach_the_report() -> None:
         name = module_of(path)
         if name.startswith(("bench.report", "bench.commands")):
             continue
-        assert not any(n.startswith("bench.report") for n in imported(path, top_level_only=False)), (
-            f"{name} imports the report: measuring and reporting meet in records only"
-        )
+        assert not any(
+            n.startswith("bench.report") for n in imported(path, top_level_only=False)
+        ), f"{name} imports the report: measuring and reporting meet in records only"
 
 
 @pytest.mark.parametrize("path", sources("ddpm_ref"), ids=module_of)

@@ -13,7 +13,7 @@ TOX_ENV = os.environ.get("DDPM_BENCH_TOX_ENV", "")
 
 @pytest.mark.skipif(not TOX_ENV, reason="not run by tox: no environment name to compare with")
 def test_torch_is_the_one_in_the_name() -> None:
-    assert TOX_ENV == "torch" + ".".join(torch.__version__.split(".")[:2])
+    assert "torch" + ".".join(torch.__version__.split(".")[:2]) == TOX_ENV
 
 
 def test_the_table_pairs_every_torch_with_its_torchvision() -> None:
