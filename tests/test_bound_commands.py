@@ -1,0 +1,74 @@
+"""`ddpm-bench bound` and `ddpm-bench estimator`: they write records that load, and exit with what they found."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.__main__ import main
+from bench.record import load
+
+FACTORY = """
+from torch import nn
+from ddpm_ref.schedule import cosine_schedule
+from bench.foreign import Foreign
+
+class Shrink(nn.Module):
+    def forward(self, x_t, t):
+        return 0.5 * x_t
+
+def make():
+    return Foreign(Shrink(), cosine_schedule(7), parameterization="x0")
+"""
+
+
+@pytest.fixture
+def factory(tmp_path: Path) -> str:
+    path = tmp_path / "theirs.py"
+    path.write_text(FACTORY)
+    return f"{path}:make"
+
+
+def only_record(directory: Path):
+    (path,) = directory.glob("*.json")
+    return load(path)
+
+
+def test_estimator_writes_its_record_and_reports_ratios(factory, tmp_path, capsys) -> None:
+    out = tmp_path / "records"
+    words = ("--examples", "23", "--evaluations", "150", "--repetitions", "12", "--data", "digits")
+    status = main(["estimator", "--model", factory, *words, "--out", str(out)])
+    record = only_record(out)
+    coverage = record.results["coverage"]["estimate"]
+    assert status == (0 if 0.92 <= coverage <= 0.98 else 1)
+    assert record.kind == "estimator"
+    assert record.results["largest_spent"] <= 150
+    assert set(record.results["evaluation_ratios"]) == {
+        "full sum",
+        "uniform t",
+        "importance-sampled t",
+    }
+    assert "covers" in capsys.readouterr().out
+
+
+def test_bound_prices_a_model_and_exits_0(factory, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("bench.bound.exact.gaps", lambda steps: [{"gap": 0.5}])
+    monkeypatch.setattr("bench.bound.exact.i_mmse", list)
+    out = tmp_path / "records"
+    words = ("--examples", "5", "--data", "digits", "--out", str(out))
+    assert main(["bound", "--model", factory, *words]) == 0
+    results = only_record(out).results
+    assert results["model"]["rows"][0]["T"] == 7
+    assert results["grid"] is None
+    assert "least slack" in capsys.readouterr().out
+
+
+def test_bound_exits_1_where_an_inequality_fails(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bench.bound.exact.gaps", lambda steps: [{"gap": -0.1}])
+    monkeypatch.setattr("bench.bound.exact.i_mmse", list)
+    assert main(["bound", "--out", str(tmp_path)]) == 1
+
+
+def test_unwritable_out_is_an_error_of_use(tmp_path, capsys) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["bound", "--out", str(tmp_path / "file" / "x")]) == 2
+    assert "cannot write" in capsys.readouterr().err
