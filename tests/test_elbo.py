@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ref.elbo import elbo, prior_kl
+from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import (
     cosine_schedule,
     linear_schedule,
@@ -128,6 +129,23 @@ def test_results_do_not_depend_on_the_split_into_batches() -> None:
         assert torch.equal(part.reconstruction, whole.reconstruction)
     tail = elbo(model, x0[4:], schedule, first_index=4, **options)
     assert torch.equal(tail.diffusion, whole.diffusion[4:])
+
+
+def test_every_draw_and_step_has_noise_of_its_own_at_the_stated_address() -> None:
+    schedule, x0, T = cosine_schedule(3), data(2, 5), 3
+    seen = []
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append((t[0].item(), x_t.clone()))
+        return x_t
+
+    elbo(model, x0, schedule, decoder="gaussian", draws=2, seed=7, batch_size=2, first_index=4)
+    assert [t for t, _ in seen] == [1, 2, 3, 1, 2, 3]
+    for number, (t, x_t) in enumerate(seen):
+        step = (number // T) * T + t - 1
+        noise = NoiseStream(7).normal((2, 5), step=step, first_index=4, dtype=torch.float64)
+        bar = schedule.alpha_bar[t]
+        torch.testing.assert_close(x_t, bar.sqrt() * x0 + (1 - bar).sqrt() * noise)
 
 
 def test_no_call_of_the_model_exceeds_the_batch_size() -> None:
