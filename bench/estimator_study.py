@@ -32,6 +32,7 @@ from ddpm_ref.reverse import evaluation_mode, reverse_process
 
 _UNIFORM_SHARE = 0.001
 _POOL_STEP = 1 << 30
+_MOST_DRAWS = 96
 OTHERS = ("full sum", "uniform t", "importance-sampled t")
 
 
@@ -66,8 +67,9 @@ class Pool:
 
 
 def draws_at(t: int, T: int) -> int:
-    """More draws where the terms are large: the first tenth of the steps."""
-    return 24 if t <= T // 10 else 4 if t <= 3 * T // 10 else 1
+    """More draws where the terms are large: the first steps."""
+    shares = ((40, _MOST_DRAWS), (10, 24), (10 / 3, 4))
+    return next((draws for share, draws in shares if t <= T / share), 1)
 
 
 def fill_pool(question: Question, seed: int = 1) -> Pool:
@@ -93,7 +95,7 @@ def fill_pool(question: Question, seed: int = 1) -> Pool:
                     fast_normal(
                         stream,
                         images.shape,
-                        step=_POOL_STEP + 24 * step + draw,
+                        step=_POOL_STEP + _MOST_DRAWS * step + draw,
                         device=images.device,
                         dtype=images.dtype,
                     ),
