@@ -8,7 +8,8 @@ the first steps, so 1−ᾱ_t ≈ tβ and x_t ≈ 1/(t−1) whatever T is: the l
 
     Σ_{k ≥ 1} ½[1/k − ln(1 + 1/k)] = γ/2 = 0.2886… nats per dimension,     γ = 0.5772… Euler's constant,          (1)
 
-because Σ_{k ≤ n} 1/k − ln(n+1) → γ. It does not fall with T. It falls away with the optimal variance, and with σ_t² = β_t, whose ratio
+because Σ_{k ≤ n} 1/k − ln(n+1) → γ, as long as β_1 is far below the variances of the data (linear, whose β_1 is fixed, stays a little
+below where it is not). It does not fall with T. It falls away with the optimal variance, and with σ_t² = β_t, whose ratio
 β_t/β̃_t = t/(t−1) is just what is needed there.
 
 **Continuous time.** As the steps shrink, the diffusion terms tend to ½∫ mmse(γ) dγ over the SNR, in which the schedule's interior

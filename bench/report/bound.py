@@ -30,7 +30,7 @@ _INTRODUCTION = (
 )
 _EULER = (
     "With fixed log-SNR ends the gap falls like 1/T. For linear, cosine and sigmoid with the posterior variance β̃_t it does "
-    "not: it tends to γ/2 = 0.2886 nats per dimension, γ being Euler's constant. Close to clean data ᾱ falls linearly in t, "
+    "not: it tends to γ/2 = 0.2886 nats per dimension, γ being Euler's constant, if β_1 is far below the variances of the data. Close to clean data ᾱ falls linearly in t, "
     "so the log-SNR jumps by ln(t/(t−1)) at step t however fine the schedule, and Σ ½[1/k − ln(1 + 1/k)] = γ/2 is the "
     "price of β̃_t there. The best variance (Bao et al. 2022) does not pay it."
 )
