@@ -74,7 +74,7 @@ class Design:
     arms: tuple[Arm, ...] = (*FACTORIAL, *WITHOUT_TIME)
     seeds: tuple[int, ...] = (1, 2, 3)
     tuning_seed: int = 1001
-    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
     T: int = 200
     schedule: str = "log_snr"
     schedule_options: Mapping[str, float] = field(
