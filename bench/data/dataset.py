@@ -7,8 +7,8 @@ r"""A data set as the study sees it: three parts without overlap, a scale, a lat
 so that neighbouring grey values lie 2/(levels−1) apart, which is the bin width of the discretized decoder.
 Continuous data have `levels = None` and are scored by the Gaussian decoder.
 
-**Parts.** `train` fits the networks, `tune` chooses learning rates, `heldout` is looked at once, for the figures
-that are reported. Where a publisher fixed a test set, it is the held-out part. Elsewhere an image's own bytes
+**Parts.** `train` fits the networks, `tune` chooses learning rates, `heldout` gives the figures that are reported;
+nothing is chosen by looking at it. Where a publisher fixed a test set, it is the held-out part. Elsewhere an image's own bytes
 decide: images are ordered by their SHA-256, and the first n are held out. That is random with respect to content,
 equal on every platform and independent of file order.
 
