@@ -25,7 +25,7 @@ SOURCE = textwrap.dedent('''
         """2 + 2"""
         if x < 0 and not y:
             raise ValueError(f"x = {x + 1}")
-        return -min(x, y) + 2.5 * x
+        return -mod(x, y) + 2.5 * x
 ''')
 
 
@@ -42,13 +42,13 @@ def edits() -> set[tuple[str, str]]:
         ("if x < 0 and (not y):", "if x < 0 or not y:"),
         ("if x < 0 and (not y):", "if x < 0 and y:"),
         ("if x < 0 and (not y):", "if not (x < 0 and (not y)):"),
-        ("return -min(x, y) + 2.5 * x", "return -min(x, y) - 2.5 * x"),
-        ("return -min(x, y) + 2.5 * x", "return -min(x, y)"),
-        ("return -min(x, y) + 2.5 * x", "return 2.5 * x"),
-        ("return -min(x, y) + 2.5 * x", "return min(x, y) + 2.5 * x"),
-        ("return -min(x, y) + 2.5 * x", "return -min(y, x) + 2.5 * x"),
-        ("return -min(x, y) + 2.5 * x", "return -min(x, y) + 5.0 * x"),
-        ("return -min(x, y) + 2.5 * x", "return -min(x, y) + 2.5 / x"),
+        ("return -mod(x, y) + 2.5 * x", "return -mod(x, y) - 2.5 * x"),
+        ("return -mod(x, y) + 2.5 * x", "return -mod(x, y)"),
+        ("return -mod(x, y) + 2.5 * x", "return 2.5 * x"),
+        ("return -mod(x, y) + 2.5 * x", "return mod(x, y) + 2.5 * x"),
+        ("return -mod(x, y) + 2.5 * x", "return -mod(y, x) + 2.5 * x"),
+        ("return -mod(x, y) + 2.5 * x", "return -mod(x, y) + 5.0 * x"),
+        ("return -mod(x, y) + 2.5 * x", "return -mod(x, y) + 2.5 / x"),
     ],
 )
 def test_edits(before: str, after: str) -> None:

@@ -7,6 +7,7 @@ result is the same, or differs below what any tolerance sees. The raw share kill
 drawn at random the score has a binomial interval (`bench.statistics.coverage`).
 """
 
+import math
 import os
 import random
 import signal
@@ -28,6 +29,10 @@ EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 LAWS_TEST = "tests/test_laws.py::test_holds_here"
 CONTRACT_TEST = "tests/test_contract_mpmath.py"
 IDENTITIES_TEST = "tests/test_identities.py"
+EDGES_TEST = "tests/test_edges.py"
+
+_PATIENCE = 10
+"""Wall-clock time may be this many times the limit of processor time: the machine may be busy with something else."""
 
 TESTS: Mapping[str, Sequence[str]] = {
     "schedule": ("tests/test_schedule.py", CONTRACT_TEST),
@@ -87,7 +92,7 @@ def draw(everything: Sequence[Mutation], count: int, seed: int) -> list[Mutation
 def tests_of(path: str) -> tuple[str, ...]:
     """The tests that run on a mutant of this file, in their order."""
     part = Path(path).relative_to("ddpm_ref").parts[0].removesuffix(".py")
-    chosen = (*TESTS[part], IDENTITIES_TEST, LAWS_TEST)
+    chosen = (*TESTS[part], EDGES_TEST, IDENTITIES_TEST, LAWS_TEST)
     return tuple(test for test in chosen if (ROOT / test.partition("::")[0]).exists())
 
 
@@ -106,12 +111,16 @@ class _Running:
     began: float
 
     def ended(self) -> Verdict:
-        """The verdict of a child that has answered or died."""
-        seconds = time.monotonic() - self.began
+        """The verdict of a child that has answered or died; waits for it."""
         try:
-            status, killer = self.answer.recv()
-        except EOFError:  # it crashed before it could answer: killed
-            status, killer = 1, "the process ended"
+            status, killer, seconds = self.answer.recv()
+        except (
+            EOFError
+        ):  # it died before it could answer: by its own fault, or at the limit of processor time
+            self.process.join()
+            late = self.process.exitcode == -signal.SIGXCPU
+            seconds = time.monotonic() - self.began
+            return Verdict("timeout" if late else "killed", "the process died", seconds)
         self.process.join()
         return Verdict("survived" if status == 0 else "killed", killer, seconds)
 
@@ -122,20 +131,20 @@ class _Running:
         return Verdict("timeout", "", time.monotonic() - self.began)
 
 
-def _start(mutation: Mutation | None, tests: Sequence[str]) -> _Running:
+def _start(mutation: Mutation | None, tests: Sequence[str], limit: int | None = None) -> _Running:
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     mutated = None
     if mutation is not None:
         mutated = (mutation.path, apply(mutation, (ROOT / mutation.path).read_text()))
-    process = context.Process(target=run_tests, args=(ROOT, tests, mutated, sending))
+    process = context.Process(target=run_tests, args=(ROOT, tests, mutated, sending, limit))
     process.start()
     sending.close()
     return _Running(process, receiving, mutation, time.monotonic())
 
 
 def control(paths: Sequence[str]) -> float:
-    """Seconds that the unmutated tests of all these files take together.
+    """Seconds of processor time that the unmutated tests of all these files take together.
 
     Raises:
         ControlFailed: with the first test that fails.
@@ -160,7 +169,7 @@ def run(
     Args:
         sample: what to run.
         jobs: children at a time.
-        timeout: seconds after which a mutant counts as killed.
+        timeout: seconds of processor time after which a mutant counts as killed; ten times that in wall-clock time.
         on_result: called as results come in.
         known: reasons of equivalent mutations; `equivalent.toml` by default.
     """
@@ -188,10 +197,10 @@ def _verdicts(
     while waiting or running:
         while waiting and len(running) < jobs:
             mutation = waiting.pop()
-            running.append(_start(mutation, tests_of(mutation.path)))
+            running.append(_start(mutation, tests_of(mutation.path), math.ceil(timeout)))
         ready = wait([child.answer for child in running], timeout=1.0)
         for child in list(running):
-            late = time.monotonic() - child.began > timeout
+            late = time.monotonic() - child.began > _PATIENCE * timeout
             if child.answer not in ready and not late:
                 continue
             running.remove(child)

@@ -40,6 +40,8 @@ _COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.In: (ast.NotIn,),
     ast.NotIn: (ast.In,),
 }
+_SYMMETRIC = {"min", "max", "minimum", "maximum", "logaddexp", "promote_types", "isclose"}
+"""Functions of two arguments whose order does not matter."""
 _TERMS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
@@ -148,7 +150,9 @@ def _variants(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _swappable(node: ast.Call) -> bool:
-    return len(node.args) >= 2 and not any(isinstance(a, ast.Starred) for a in node.args[:2])
+    name = ast.unparse(node.func).rpartition(".")[2]
+    starred = any(isinstance(argument, ast.Starred) for argument in node.args[:2])
+    return len(node.args) >= 2 and not starred and name not in _SYMMETRIC
 
 
 def _of_binary(node: ast.BinOp) -> Iterator[tuple[str, ast.AST]]:

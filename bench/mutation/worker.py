@@ -10,7 +10,9 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -38,7 +40,7 @@ class Verdict:
     Attributes:
         status: `killed`, `survived` or `timeout` (which counts as killed: the mutant does not end).
         killer: the first test that failed; "" for survivors.
-        seconds: time it took.
+        seconds: processor time it took.
     """
 
     status: str
@@ -97,17 +99,24 @@ def module_name(path: str) -> str:
 
 
 def run_tests(
-    root: Path, tests: Sequence[str], mutated: tuple[str, str] | None, answer: Connection
+    root: Path,
+    tests: Sequence[str],
+    mutated: tuple[str, str] | None,
+    answer: Connection,
+    limit: int | None = None,
 ) -> None:
-    """The body of the child: send (exit status of pytest, first failure) and end.
+    """The body of the child: send (exit status of pytest, first failure, processor seconds) and end.
 
     Args:
         root: the repository.
         tests: files or node ids, in the order in which they are to run.
         mutated: (path, source) of the mutated module; None for the control.
         answer: where the result goes.
+        limit: seconds of processor time, after which the system ends the child (SIGXCPU).
     """
     os.setsid()
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
     _silence()
     import pytest
     import torch
@@ -121,7 +130,7 @@ def run_tests(
     first = _FirstFailure()
     options = ["-x", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
     status = int(pytest.main([*options, *tests], plugins=[first]))
-    answer.send((status, first.name))
+    answer.send((status, first.name, time.process_time()))
     answer.close()
     os._exit(0)
 
