@@ -126,8 +126,8 @@ def inception(weights: Path | None = None) -> nn.Module:
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise UsageError(
             f"Inception features are not available ({type(error).__name__}): "
-            "pip install torch-fidelity, and pass its weights file with --inception-weights; "
-            "without them FD[pca64] is reported, and no FID"
+            "pip install torch-fidelity, and pass the path of its weights file as weights; "
+            "without them FD[pca64] is what can be reported, and no FID"
         ) from error
     network.eval()
     return _InceptionOnColour(network)

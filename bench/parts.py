@@ -56,9 +56,7 @@ def throughput(plan: Plan) -> Iterator[Record]:
     from bench.throughput.suite import SuitePlan, suite_record
 
     wanted = plan.settings.throughput
-    yield suite_record(
-        SuitePlan(plan.device, plan.threads, wanted.seconds, select=wanted.select)
-    )
+    yield suite_record(SuitePlan(plan.device, plan.threads, wanted.seconds, select=wanted.select))
     if wanted.shapes:
         threads = tuple(sorted({1, plan.threads}))
         yield contest_record(ContestPlan(wanted.shapes, threads, wanted.rounds, plan.device))
@@ -106,14 +104,18 @@ def _violated_bounds(record: Record) -> str:
 
 
 def _failed_runs(record: Record) -> str:
-    broke = [f"{run['arm']} seed {run['seed']}" for run in record.results["runs"] if "failed" in run]
+    broke = [
+        f"{run['arm']} seed {run['seed']}" for run in record.results["runs"] if "failed" in run
+    ]
     return f"{len(broke)} runs broke: {', '.join(broke)}" if broke else ""
 
 
 PARTS = (
     Part("verify", "the laws on this implementation", verify, _failed_laws),
     Part("throughput", "noise, q_sample, loss, training, sampling", throughput, _failed_cases),
-    Part("study", "what the network outputs against how its error is weighted", study, _failed_runs),
+    Part(
+        "study", "what the network outputs against how its error is weighted", study, _failed_runs
+    ),
     Part("bound", "the exact bound on data with a known density", bound, _violated_bounds),
 )
 """In this order: nothing that is timed runs beside the study."""
