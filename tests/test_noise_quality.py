@@ -8,6 +8,8 @@ import torch
 
 from bench import noise_quality
 from bench.noise_quality import LEVEL, PIECE, anderson_darling_tail, examine, passed
+from bench.record import new_record
+from bench.report.noise import section
 
 COUNT = 10 * PIECE  # ten million numbers
 
@@ -74,3 +76,18 @@ def test_a_stream_that_ignores_the_step_fails(monkeypatch):
     failing = [finding.name for finding in findings if finding.p_value < LEVEL / len(findings)]
     assert failing == ["correlation of z, next step", "correlation of z^2, next step"]
     assert np.isfinite([finding.statistic for finding in findings]).all()
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_the_report_says_whether_the_noise_passed(good: bool) -> None:
+    finding = {"name": "mean of z^1", "statistic": 0.5, "expected": "0", "p_value": 0.25}
+    record = new_record(
+        "noise",
+        protocol={"count": 1_000_003},
+        results={"passed": good, "findings": [finding], "providers": {}},
+    )
+    found = section([record])
+    assert found is not None
+    assert found.failed is not good
+    assert "1,000,003" in found.headlines[0]
+    assert section([]) is None

@@ -15,10 +15,10 @@ from typing import Protocol, cast
 from bench.record import Record
 from bench.report.blocks import Note, Section
 
-PARTS = ("verification", "throughput", "study", "bound", "mutation", "parts")
+PARTS = ("verification", "throughput", "noise", "study", "bound", "mutation", "parts")
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
 
-VERDICT_ORDER = ("parts", "study", "verification", "throughput", "bound", "mutation")
+VERDICT_ORDER = ("parts", "study", "verification", "throughput", "noise", "bound", "mutation")
 """The order of their headlines: what broke, then the question that people come with."""
 
 
