@@ -58,7 +58,8 @@ def shown(interval: Interval | None, entry: Measure) -> str:
 
 def sentences(results: Results) -> list[str]:
     """The verdict, most important first; each sentence stands alone."""
-    found = [_best(results)]
+    found = [_answer(results)] if has_factorial(results) else []
+    found.append(_best(results))
     if has_factorial(results):
         found += _claims(results)
         found += [_output_or_weighting(results), _diagonal(results)]
@@ -140,19 +141,33 @@ def _output_or_weighting(results: Results) -> str:
             f"weighting `simple` − `simple_x0` {shown(weighting.interval, entry)}, "
             f"interaction {shown(interaction.interval, entry)} ({_noise(interaction)})"
         )
-    return f"**Output or weighting?** {_fit(results)}{'; '.join(parts)}."
+    return f"**Output or weighting?** {'; '.join(parts)}."
 
 
-def _fit(results: Results) -> str:
-    """The reading of an interaction that changes sign."""
+_ANSWERS = {
+    ("better", "better"): "The noise: it is better under both weightings",
+    ("worse", "worse"): "The image: it is better under both weightings",
+    ("within noise", "within noise"): "It does not show here: within noise under both weightings",
+    ("better", "worse"): (
+        "Neither as such: each output wins under the weighting that is plain in its own space and loses under the other"
+    ),
+}
+
+
+def _answer(results: Results) -> str:
+    """The title's question in one plain sentence, from likelihood and distance at equal weighting."""
     entries = [measure(key) for key in ("bits_per_dim", "fd")]
     found = {
-        tuple(output_effect(results, entry, weighting).direction for weighting in _WEIGHTINGS)
+        (
+            output_effect(results, entry, "simple").direction,
+            output_effect(results, entry, "simple_x0").direction,
+        )
         for entry in entries
     }
-    if found == {("better", "worse")}:
-        return "Each output wins under the weighting that is plain in its own space, and loses under the other. "
-    return ""
+    names = " and by ".join(label_of(results, entry) for entry in entries)
+    agreed = _ANSWERS.get(next(iter(found))) if len(found) == 1 else None
+    text = agreed or "It depends on the weighting and on the yardstick; the table below says how"
+    return f"**Noise or image?** {text}, by {names}."
 
 
 def _noise(effect: Effect) -> str:
