@@ -128,6 +128,27 @@ def test_decoder_far_in_the_tail(sigmas: int) -> None:
     assert -mean.grad.item() * sigma == pytest.approx(edge, rel=2 / edge)
 
 
+@pytest.mark.parametrize("z", [900.0, 30_000.0])
+def test_decoder_of_a_narrow_bin_far_away(z: float) -> None:
+    """Bins of 5e-4 σ are narrow, but across one of them ln φ falls by up to 15 at z = 30,000: it is no straight line.
+
+    ln[Φ(b) − Φ(a)] = ln Φ(b) + ln(1 − e^{−g}) with Φ(−z) = φ(z)/z · (1 − 1/z² + …), worked out here by hand.
+    """
+    levels = 17
+    width, half = 5e-4, 1 / 16
+    sigma = 2 * half / width
+    value = discretized_gaussian_log_likelihood(
+        f64(0.0), f64(z * sigma), f64(math.log(sigma)), levels
+    ).item()
+
+    def log_tail(x: mp.mpf) -> mp.mpf:
+        return -(x**2) / 2 - mp.log(x * mp.sqrt(2 * mp.pi)) + mp.log1p(-1 / x**2 + 3 / x**4)
+
+    near, far = (log_tail(mp.mpf(z) + sign * mp.mpf(width) / 2) for sign in (-1, 1))
+    exact = near + mp.log1p(-mp.exp(far - near))
+    assert abs(value - exact) <= 1e-9 * abs(exact)
+
+
 def test_decoder_masses_sum_to_one_and_mirror() -> None:
     levels = 17
     grid = torch.arange(levels, dtype=torch.float64) / 8 - 1

@@ -72,6 +72,28 @@ def test_tables_agree_with_fifty_digits(name: str, T: int) -> None:
     assert_tables(SCHEDULES[name](T), EXACT[name](T))
 
 
+def test_options_of_the_sigmoid_schedule_agree_with_fifty_digits() -> None:
+    T, start, end, tau = 7, -2.0, 4.0, 0.5
+
+    def kept(t: int) -> mp.mpf:
+        ends = [1 / (1 + mp.exp(-mp.mpf(x) / tau)) for x in (start, end)]
+        x = (start + mp.mpf(end - start) * t / T) / tau
+        return (ends[1] - 1 / (1 + mp.exp(-x))) / (ends[1] - ends[0])
+
+    beta = [min(1 - kept(t) / kept(t - 1), mp.mpf(0.9)) for t in range(1, T + 1)]
+    assert_tables(sigmoid_schedule(T, start=start, end=end, tau=tau, max_beta=0.9), beta)
+
+
+def test_options_of_the_cosine_schedule_agree_with_fifty_digits() -> None:
+    T, s = 9, mp.mpf(0.25)
+
+    def f(t: int) -> mp.mpf:
+        return mp.cos((mp.mpf(t) / T + s) / (1 + s) * mp.pi / 2) ** 2
+
+    beta = [min(1 - f(t) / f(t - 1), mp.mpf(0.75)) for t in range(1, T + 1)]
+    assert_tables(cosine_schedule(T, s=0.25, max_beta=0.75), beta)
+
+
 def test_every_constructor_has_an_oracle() -> None:
     assert set(EXACT) == set(SCHEDULES)
 
@@ -158,7 +180,13 @@ def test_respacing_reaches_zero_terminal_snr() -> None:
         (lambda: sigmoid_schedule(5, start=3.0), ValueError, "start < end"),
         (lambda: schedule_from_beta([]), ValueError, "T >= 1"),
         (lambda: schedule_from_log_snr([1.0, 1.0]), ValueError, "strictly decreasing"),
-        (lambda: schedule_from_log_snr([1.0, float("nan")]), ValueError, "finite"),
+        (lambda: schedule_from_log_snr([1.0, float("nan")]), ValueError, r"log_snr\[2\] = nan"),
+        (
+            lambda: schedule_from_log_snr([2.0, 1.0, 1.5]),
+            ValueError,
+            "1.0 at t = 2, then 1.5 at t = 3",
+        ),
+        (lambda: schedule_from_beta([0.1, 0.2, 1.5]), ValueError, r"beta\[3\] = 1.5"),
         (lambda: schedule_from_log_snr([float("inf"), 1.0]), ValueError, "finite"),
         (lambda: linear_schedule(5).respaced([1, 3]), ValueError, "append 5"),
         (lambda: linear_schedule(5).respaced([3, 3, 5]), ValueError, "strictly"),
