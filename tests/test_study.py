@@ -339,7 +339,7 @@ class TestVerdict:
         image_wins = {name: high if name.startswith("eps") else low for name in FOUR}
         assert "The image: it is better under both" in sentences(hand_made(image_wins))[0]
         assert "It depends" in sentences(hand_made(FOUR))[0]
-        equal = dict.fromkeys(FOUR, [1.0, 2.0, 4.0])
+        equal = {name: [1.0, 2.0, 4.0] for name in FOUR}
         assert "within noise under both" in sentences(hand_made(equal))[0]
 
     def test_divergence_is_a_result_and_a_broken_run_a_failure(self) -> None:
