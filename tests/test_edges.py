@@ -214,6 +214,17 @@ def test_uniform_numbers_follow_their_definition_bit_for_bit() -> None:
         assert wide.item() == ((((c[0] << 32) | c[1]) >> 12) + 0.5) * 2.0**-52
 
 
+@pytest.mark.parametrize("width", [3, 1000, 2**31 - 1, 2**31])
+def test_integers_are_the_top_of_a_64_bit_product(width: int) -> None:
+    """⌊(c₀ 2³² + c₁) · width / 2⁶⁴⌋ with exact integers; a wide range shows the low word's share."""
+    for index in range(200):
+        high, low, _, _ = words(5, Use.TIMESTEP, 9, index)
+        drawn = NoiseStream(5).integers(
+            (1, 1), low=0, high=width, use=Use.TIMESTEP, step=9, first_index=index
+        )
+        assert drawn.item() == (((high << 32) | low) * width) >> 64
+
+
 def test_the_last_sample_has_an_address_and_the_next_has_none() -> None:
     last = 2**63 - 1
     assert NoiseStream(0).normal((1, 1), step=0, first_index=last).shape == (1, 1)
@@ -257,6 +268,17 @@ def test_clipping_is_clamping_the_models_x0_on_both_sides() -> None:
 class Sine:
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         return torch.sin(x_t)
+
+
+def test_the_protocol_names_its_decoder() -> None:
+    x0, schedule = torch.zeros(1, 2).double(), linear_schedule(2)
+    options = {"parameterization": "x0"}
+    density = elbo(Below(), x0, schedule, decoder="gaussian", **options).protocol
+    mass = elbo(Below(), x0, schedule, decoder="discretized", levels=17, **options).protocol
+    assert density is not None
+    assert mass is not None
+    assert "Gaussian density as decoder" in density.describe()
+    assert "discretized Gaussian decoder on 17 grey levels" in mass.describe()
 
 
 def test_several_draws_are_averaged() -> None:
