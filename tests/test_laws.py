@@ -11,11 +11,20 @@ import torch
 from torch import Tensor
 
 from bench.reference import BenchReference
+from ddpm_ref import process
 from ddpm_ref.conformance import Convention, Implementation, Reference, Setting, laws
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.reference import RoundedReference
-from ddpm_ref.conformance.runner import LawTest, examine, explain, law_test, verify
+from ddpm_ref.conformance.runner import (
+    LawTest,
+    _rounded_error,
+    examine,
+    explain,
+    law_test,
+    verify,
+)
+from ddpm_ref.schedule import Schedule
 
 FLOAT64 = torch.float64
 
@@ -276,3 +285,21 @@ def test_the_explanation_says_what_should_hold_and_what_was_found() -> None:
         explain(LAWS["I1-marginal"], replace(outcome, classification=None)).count("unclassified")
         == 1
     )
+
+
+def test_a_defect_in_the_reference_is_no_rounding_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The yardstick of rounding is made of the same formulas: once they are wrong, it explains nothing."""
+    right = process.posterior_coefficients
+
+    def wrong(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        on_x0, on_x_t = right(t, schedule)
+        return on_x0, on_x_t * 1.001
+
+    monkeypatch.setattr(process, "posterior_coefficients", wrong)
+    _rounded_error.cache_clear()
+    outcomes = examine(LAWS["I2-mean"], Reference())
+    _rounded_error.cache_clear()
+    assert outcomes[0].dtype == "float64"
+    assert outcomes[0].classification == "bug"
