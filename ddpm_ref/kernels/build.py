@@ -83,7 +83,7 @@ def _built(recipe: Recipe, cache: Path | None) -> Path:
     name = f"{recipe.name}-{_key(recipe, compiler)}.so"
     places = _places(cache)
     for place in places:
-        if (place / name).is_file():
+        if (place / name).is_file() and _trusted(place):
             return place / name
     place = _writable(places)
     with _lock(place / f"{name}.lock"):
@@ -129,10 +129,15 @@ def _writable(places: Sequence[Path]) -> Path:
         except OSError as error:
             reasons.append(str(error))
             continue
-        if place.stat().st_uid == os.getuid():  # never load what somebody else can replace
+        if _trusted(place):
             return place
         reasons.append(f"{place} belongs to another user")
     raise BuildError(f"no directory for built libraries: {'; '.join(reasons)}")
+
+
+def _trusted(place: Path) -> bool:
+    """Whether the directory is the user's own or the system's: never load what somebody else can replace."""
+    return place.stat().st_uid in (0, os.getuid())
 
 
 @contextlib.contextmanager
