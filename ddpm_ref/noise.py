@@ -204,7 +204,7 @@ class NoiseStream:
                 f"dtype {dtype} has no normal numbers; choose float32, float64, bfloat16 or float16"
             )
         constants = _DOUBLE if dtype == torch.float64 else _SINGLE
-        out = torch.empty(tuple(shape), dtype=dtype, device=device)
+        out = _empty(shape, dtype, device)
         self._fill(out, lambda words: _normal(words, constants), use, step, first_index)
         return out
 
@@ -221,7 +221,7 @@ class NoiseStream:
         """Uniform numbers strictly inside (0, 1), `[B, *dims]`, float32 (23 bits) or float64 (52 bits)."""
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"dtype {dtype} has no uniform numbers; choose float32 or float64")
-        out = torch.empty(tuple(shape), dtype=dtype, device=device)
+        out = _empty(shape, dtype, device)
         transform = _uniform_double if dtype == torch.float64 else _uniform_single
         self._fill(out, transform, use, step, first_index)
         return out
@@ -243,7 +243,7 @@ class NoiseStream:
             raise ValueError(
                 f"low = {low}, high = {high}: the rule is low < high <= low + 2**31; high itself is never drawn"
             )
-        out = torch.empty(tuple(shape), dtype=torch.int64, device=device)
+        out = _empty(shape, torch.int64, device)
         self._fill(out, lambda words: _integers(words, width), use, step, first_index)
         return out.add_(low)
 
@@ -272,6 +272,14 @@ class NoiseStream:
             for number, values in enumerate(transform(philox4x32(counter, self.key))):
                 chunk[:, number] = values
         out.view(batch, size).copy_(padded.view(batch, -1)[:, :size])
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    if any(size < 0 for size in shape):
+        raise ValueError(
+            f"shape {list(shape)} has a negative size: the rule is [B, *dims], all >= 0"
+        )
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 def counters(block: Tensor, first_index: int, row: Tensor, step: int, use: Use) -> Words:
@@ -303,6 +311,10 @@ def check_address(
     """
     if len(shape) == 0:
         raise ValueError("shape [] has no samples: the first dimension is the batch; pass (1, ...)")
+    if min(shape) < 0:
+        raise ValueError(
+            f"shape {list(shape)} has a negative size: the rule is [B, *dims], all >= 0"
+        )
     Use(use)
     _checked("step", step, 32)
     _checked("first_index", first_index, 63)

@@ -42,7 +42,7 @@ from torch.nn.functional import softplus
 from ddpm_ref.parameterization import target
 from ddpm_ref.process import posterior_coefficients
 from ddpm_ref.schedule import Schedule, compute_dtype
-from ddpm_ref.validation import check_same_shape, check_steps, unknown_name
+from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
 
 _LOG_SNR_FLOOR = -1000.0
 
@@ -232,6 +232,7 @@ def loss(
     Raises:
         ValueError: as `target` and `weight`.
     """
+    check_floating(prediction=prediction, x0=x0, eps=eps)
     check_same_shape(prediction=prediction, x0=x0, eps=eps)
     dtype = compute_dtype(prediction.dtype)
     factor = weight(weighting, t, schedule, parameterization=parameterization)

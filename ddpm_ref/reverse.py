@@ -135,7 +135,8 @@ class ReverseProcess:
 
         Called inside `evaluation_mode(model)`, which is entered once around a loop.
         """
-        output = self.model(x_t, self.schedule.original_timesteps(t))
+        # A copy: a network may begin with a layer that works in place.
+        output = self.model(x_t.clone(), self.schedule.original_timesteps(t))
         prediction, learned = output if isinstance(output, tuple) else (output, None)
         _check_output(prediction, x_t, "prediction")
         mean = self._mean(prediction.double(), x_t.double(), t)

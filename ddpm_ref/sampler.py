@@ -234,7 +234,8 @@ def _walk(
     for index in range(schedule.T, 0, -1):
         t = torch.full((noise.shape[0],), index, dtype=torch.int64, device=noise.device)
         with evaluation_mode(model):
-            output = model(x_t, schedule.original_timesteps(t))
+            # A copy: a network may begin with a layer that works in place.
+            output = model(x_t.clone(), schedule.original_timesteps(t))
         prediction, learned = output if isinstance(output, tuple) else (output, None)
         reached = step(
             prediction.to(x_t.dtype), x_t, t, schedule, parameterization=parameterization, rule=rule

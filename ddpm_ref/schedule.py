@@ -34,6 +34,7 @@ from torch import Tensor
 
 from ddpm_ref.validation import check_step_count
 
+_LARGEST_LOG_SNR = 700.0
 _LOOKUPS = (
     "beta",
     "alpha_bar",
@@ -189,6 +190,13 @@ def schedule_from_log_snr(log_snr: Sequence[float] | Tensor) -> Schedule:
             f"log_snr[{t}] = {given[t - 1].item()}: values must be finite (only the last may be -inf); "
             "clamp the range, for instance to [-20, 20]"
         )
+    extreme = torch.isfinite(given) & (given.abs() > _LARGEST_LOG_SNR)
+    if bool(extreme.any()):
+        t = int(extreme.nonzero()[0, 0]) + 1
+        raise ValueError(
+            f"log_snr[{t}] = {given[t - 1].item()}: beyond ±{_LARGEST_LOG_SNR:g} alpha_bar or its complement "
+            "underflows to 0; clamp the range, for instance to [-20, 20]"
+        )
     rising = given.diff() >= 0
     if bool(rising.any()):
         t = int(rising.nonzero()[0, 0]) + 2
@@ -260,9 +268,9 @@ def sigmoid_schedule(
     """
     check_step_count(T)
     _check_cap(max_beta)
-    if not (start < end and tau > 0):
+    if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
         raise ValueError(
-            f"start = {start}, end = {end}, tau = {tau}: the rule is start < end and tau > 0; "
+            f"start = {start}, end = {end}, tau = {tau}: the rule is start < end and tau > 0, all finite; "
             "the usual values are -3, 3 and 1"
         )
     t = torch.arange(1, T + 1, dtype=torch.float64)

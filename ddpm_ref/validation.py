@@ -68,6 +68,24 @@ def check_same_shape(**tensors: Tensor) -> None:
             )
 
 
+def check_broadcastable(**tensors: Tensor) -> None:
+    """All tensors are on one device and their shapes broadcast together."""
+    (first, reference), *rest = tensors.items()
+    for name, tensor in rest:
+        if tensor.device != reference.device:
+            raise ValueError(
+                f"{name} is on {tensor.device} but {first} is on {reference.device}: "
+                f"move it with {name}.to({first}.device)"
+            )
+    try:
+        torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values()))
+    except RuntimeError as error:
+        shapes = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(
+            f"shapes {shapes} do not broadcast: sizes must agree or be 1; reshape them first"
+        ) from error
+
+
 def check_floating(**tensors: Tensor) -> None:
     """All tensors hold real floating-point numbers: images live in [−1, 1], not in 0 … 255."""
     for name, tensor in tensors.items():

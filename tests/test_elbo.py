@@ -292,3 +292,11 @@ def test_an_empty_batch_gives_empty_terms() -> None:
     )
     assert found.diffusion.shape == (0, 2)
     assert found.total.shape == (0,)
+
+
+def test_a_network_that_works_in_place_changes_nothing_but_its_own_copy() -> None:
+    x0 = data(3, 2).double()
+    options = {"parameterization": "eps", "decoder": "gaussian"}
+    apart = elbo(lambda x, t: x.clamp(0), x0, linear_schedule(6), **options)
+    in_place = elbo(lambda x, t: x.clamp_(0), x0, linear_schedule(6), **options)
+    assert torch.equal(apart.total, in_place.total)

@@ -175,3 +175,28 @@ def test_decoder_snaps_float32_images_and_refuses_others() -> None:
         discretized_gaussian_log_likelihood(k, zero, zero, 256)
     with pytest.raises(ValueError, match="levels"):
         discretized_gaussian_log_likelihood(image, zero, zero, 1)
+
+
+@pytest.mark.parametrize("log_scale", [-4.6, -9.0, -14.0])
+@pytest.mark.parametrize("z", [1e6, 1e8, 1e12])
+def test_decoder_gradient_has_no_horizon(z: float, log_scale: float) -> None:
+    """So far out, ln P = −e²/2 − ln e − … with e the distance of the near edge in deviations: slope e + 1/e."""
+    sigma = math.exp(log_scale)
+    mean = f64(z * sigma).requires_grad_()
+    scale = f64(log_scale).requires_grad_()
+    value = discretized_gaussian_log_likelihood(f64(1 / 255), mean, scale, 256)
+    by_mean, by_scale = torch.autograd.grad(value.sum(), [mean, scale])
+    edge = (z * sigma - 2 / 255) / sigma
+    assert value.item() == pytest.approx(-(edge**2) / 2, rel=1e-9)
+    assert -by_mean.item() * sigma == pytest.approx(edge, rel=1e-6)
+    assert by_scale.item() == pytest.approx(edge**2, rel=1e-6)
+
+
+def test_shapes_that_do_not_broadcast_are_refused() -> None:
+    three, two = torch.zeros(3), torch.zeros(2)
+    with pytest.raises(ValueError, match="do not broadcast"):
+        gaussian_kl(two, two, three, two)
+    with pytest.raises(ValueError, match="do not broadcast"):
+        discretized_gaussian_log_likelihood(torch.ones(2), three, two, 17)
+    with pytest.raises(ValueError, match="on meta"):
+        gaussian_kl(two, two, torch.zeros(2, device="meta"), two)

@@ -307,6 +307,7 @@ def test_empty_shapes(shape):
         (lambda: NoiseStream(0).normal((1,), step=0, first_index=2**63), "first_index"),
         (lambda: NoiseStream(0).normal((2,), step=0, first_index=2**63 - 1), "batch"),
         (lambda: NoiseStream(0).normal((), step=0), "no samples"),
+        (lambda: NoiseStream(0).normal((2, -1), step=0), "negative size"),
         (lambda: NoiseStream(0).integers((1,), low=3, high=3, use=Use.ORDER, step=0), "low = 3"),
         (lambda: NoiseStream(0).normal((0, 2**34 + 1), step=0), "blocks"),
         (lambda: NoiseStream(0).normal((0, 2**30 + 1), step=0, use=Use.ORDER), "ORDER"),

@@ -185,3 +185,17 @@ def test_unknown_weighting() -> None:
         weight("min-snr", torch.tensor([1]), linear_schedule(3), parameterization="x0")
     with pytest.raises(ValueError, match="unknown parameterization"):
         weight("simple", torch.tensor([1]), linear_schedule(3), parameterization="noise")
+
+
+@pytest.mark.parametrize("wrong", range(3))
+def test_integer_images_are_refused(wrong: int) -> None:
+    tensors = [torch.zeros(1, 3) for _ in range(3)]
+    tensors[wrong] = torch.full((1, 3), 255, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=("prediction", "x0", "eps")[wrong] + " has dtype"):
+        loss(
+            *tensors,
+            torch.tensor([1]),
+            linear_schedule(3),
+            parameterization="x0",
+            weighting="simple",
+        )

@@ -345,3 +345,10 @@ def test_wrong_uses_name_value_and_rule(choices, message):
     arguments = {"parameterization": "x0"} | choices
     with pytest.raises(ValueError, match=message):
         sample(Recorder(), (2, 3), linear_schedule(11), **arguments)
+
+
+def test_a_network_that_works_in_place_changes_nothing_but_its_own_copy():
+    options = {"parameterization": "eps", "seed": 3}
+    apart = sample(lambda x, t: x.clamp(0), (2, 3), linear_schedule(6), **options)
+    in_place = sample(lambda x, t: x.clamp_(0), (2, 3), linear_schedule(6), **options)
+    assert torch.equal(apart, in_place)

@@ -227,7 +227,9 @@ def test_two_processes_train_like_one(tmp_path):
         other.kill()
         distributed.destroy_process_group()
     assert other.returncode == 0
-    for line, mine, single in zip(said.splitlines(), together, alone, strict=True):
+    # gloo of torch 2.9 announces its connections on the same stream
+    lines = [line for line in said.splitlines() if not line.startswith("[Gloo]")]
+    for line, mine, single in zip(lines, together, alone, strict=True):
         loss, *each = map(float.fromhex, line.split())
         assert (loss, each) == (mine.loss, mine.losses.tolist())
         assert torch.equal(mine.t, single.t)
