@@ -45,7 +45,9 @@ _NO_GPU = "GPU: not measured here. `ddpm-bench gpu-visit` on a machine with a GP
 def section(records: Sequence[Record]) -> Section | None:
     """What was measured about speed; None where nothing was."""
     suites = _latest(records, SUITE, lambda r: (r.protocol["device"], r.protocol["threads"]))
-    contests = _latest(records, CONTEST, lambda r: r.protocol["device"])
+    # The most thorough contest speaks for a device, the latest of several that are equally so.
+    by_rounds = sorted(records, key=lambda r: (r.protocol.get("rounds") or 0, r.created, r.sha256))
+    contests = _last(by_rounds, CONTEST, lambda r: r.protocol["device"])
     visits = _latest(records, GPU, lambda r: r.results["device"])
     if not suites and not contests and not visits:
         return None
@@ -75,8 +77,14 @@ def section(records: Sequence[Record]) -> Section | None:
 def _latest(
     records: Iterable[Record], kind: str, key: Callable[[Record], object]
 ) -> tuple[Record, ...]:
+    return _last(sorted(records, key=lambda r: (r.created, r.sha256)), kind, key)
+
+
+def _last(
+    records: Iterable[Record], kind: str, key: Callable[[Record], object]
+) -> tuple[Record, ...]:
     found: dict[object, Record] = {}
-    for record in sorted(records, key=lambda r: (r.created, r.sha256)):
+    for record in records:
         if record.kind == kind:
             found[key(record)] = record
     return tuple(found.values())
