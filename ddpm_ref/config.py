@@ -22,8 +22,10 @@ from typing import Any, TypeAlias
 
 import torch
 
+from ddpm_ref.kernels.providers import PROVIDERS
 from ddpm_ref.network import NETWORKS
-from ddpm_ref.objective import WEIGHTINGS, Weighting, min_snr, p2
+from ddpm_ref.noise import NoiseStream
+from ddpm_ref.objective import WEIGHTINGS, Weighting, min_snr, p2, weight
 from ddpm_ref.parameterization import PARAMETERIZATIONS
 from ddpm_ref.schedule import (
     SCHEDULES,
@@ -142,6 +144,20 @@ class TrainConfig:
         _check_ranges(self)
         for what, constructor in _constructors(self).items():
             _check_options(self, what, constructor)
+        self._check_by_making()
+
+    def _check_by_making(self) -> None:
+        """Let what the configuration describes refuse what it cannot be made of, weights at ᾱ_T = 0 included."""
+        NoiseStream(self.seed)
+        schedule = self.make_schedule()
+        last = torch.tensor([schedule.T])
+        weight(self.make_weighting(), last, schedule, parameterization=self.parameterization)
+        try:
+            torch.device(self.device)
+        except RuntimeError as error:
+            raise ValueError(
+                f"device = {self.device!r}: torch knows no such device; cpu and cuda are the usual ones"
+            ) from error
 
     def make_schedule(self) -> Schedule:
         """The noise schedule that the configuration describes."""
@@ -217,6 +233,7 @@ def _check_names(config: TrainConfig) -> None:
         "network": tuple(NETWORKS),
         "timesteps": TIMESTEPS,
         "precision": PRECISIONS,
+        "provider": (*PROVIDERS, "auto"),
     }
     for what, known in registries.items():
         if getattr(config, what) not in known:

@@ -111,3 +111,20 @@ def test_the_even_schedule_has_the_same_range_for_every_T():
         )
     with pytest.raises(ValueError, match="T = 1"):
         log_snr_schedule(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"provider": "nativ"}, "did you mean 'native'"),
+        ({"device": "cudaa"}, "no such device"),
+        ({"seed": 2**63}, "seed"),
+        ({"weighting": "min_snr", "weighting_options": {"gamma": -1.0}}, "gamma"),
+        ({"schedule_options": {"beta_end": 2.0}}, "outside"),
+        ({"T": 1, "zero_terminal_snr": True}, "T >= 2"),
+        ({"zero_terminal_snr": True, "weighting": "elbo"}, "infinite in eps space"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_at_construction(change, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**change)
