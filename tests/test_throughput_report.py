@@ -37,10 +37,10 @@ def case(threads: int = 2, device: str = "cpu", **changes: Any) -> dict[str, Any
     }
 
 
-def contest(*cases: Mapping[str, Any]) -> Record:
-    device = cases[0]["device"]
+def contest(*cases: Mapping[str, Any], rounds: int = 21) -> Record:
+    protocol = {"device": cases[0]["device"], "rounds": rounds}
     results = {"contests": list(cases)}
-    return new_record("throughput-contest", protocol={"device": device}, results=results)
+    return new_record("throughput-contest", protocol=protocol, results=results)
 
 
 def row(name: str, **changes: Any) -> dict[str, Any]:
@@ -175,6 +175,13 @@ def test_the_latest_record_of_a_kind_counts() -> None:
     object.__setattr__(old, "created", "2001-01-01T00:00:00Z")
     assert made(new, old).data["contests"][0]["rows"]
     assert len(made(new, old).data["contests"]) == 1
+
+
+def test_the_contest_of_most_rounds_counts() -> None:
+    short, long = contest(case(rows=[])), contest(case(), rounds=61)
+    object.__setattr__(long, "created", "2001-01-01T00:00:00Z")
+    other = new_record("estimator", protocol={"rounds": "as many as it takes"}, results={})
+    assert made(short, other, long).data["contests"][0]["rows"]
 
 
 def test_figures_draw() -> None:

@@ -46,7 +46,8 @@ def section(records: Sequence[Record]) -> Section | None:
     """What was measured about speed; None where nothing was."""
     suites = _latest(records, SUITE, lambda r: (r.protocol["device"], r.protocol["threads"]))
     # The most thorough contest speaks for a device, the latest of several that are equally so.
-    by_rounds = sorted(records, key=lambda r: (r.protocol.get("rounds") or 0, r.created, r.sha256))
+    held = [record for record in records if record.kind == CONTEST]
+    by_rounds = sorted(held, key=lambda r: (r.protocol["rounds"], r.created, r.sha256))
     contests = _last(by_rounds, CONTEST, lambda r: r.protocol["device"])
     visits = _latest(records, GPU, lambda r: r.results["device"])
     if not suites and not contests and not visits:
