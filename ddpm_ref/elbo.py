@@ -18,7 +18,7 @@ Only x_t is random: `elbo` draws it, and nothing else is approximated.
 
 **Chain.** μ_θ, σ_t², the decoder and the noise draw of one term are `ReverseProcess`.
 
-**Prior** (2), with a = ᾱ_T, per dimension: ½[a x_0² + (−a − ln(1−a))], where the bracket is a²/2 + a³/3 + … ≥ 0.               (6)
+**Prior** (2), with a = ᾱ_T, per dimension: ½[a x_0² + (−a − ln(1−a))], where the bracket is e^u − 1 − u ≥ 0 with u = ln(1−a).  (6)
 """
 
 import itertools
@@ -28,7 +28,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
+from ddpm_ref.gaussian import expm1_minus
 from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.reverse import Model, Protocol, Variance, evaluation_mode, reverse_process, sum_dims
@@ -80,17 +82,9 @@ def prior_kl(x0: Tensor, schedule: Schedule) -> Tensor:
     """
     check_floating(x0=x0)
     check_finite(x0=x0)
-    kept = schedule.alpha_bar[-1].item()
+    kept, log_noise = schedule.alpha_bar[-1].item(), logsigmoid(-schedule.log_snr[-1])
     energy = sum_dims(x0.double().square())
-    deficit = _entropy_deficit(kept, schedule.one_minus_alpha_bar[-1].item())
-    return 0.5 * (kept * energy + math.prod(x0.shape[1:]) * deficit)
-
-
-def _entropy_deficit(a: float, one_minus_a: float) -> float:
-    """−ln(1−a) − a = a²/2 + a³/3 + …, by its series where the difference would cancel."""
-    if a < 0.1:
-        return math.fsum(a**k / k for k in range(2, 19))  # next: below 1e-17 of the first
-    return -math.log(one_minus_a) - a
+    return 0.5 * (kept * energy + math.prod(x0.shape[1:]) * expm1_minus(log_noise).item())
 
 
 def elbo(

@@ -27,8 +27,9 @@ bound with its terms reweighted by SNR(t)/(½[SNR(t−1) − SNR(t)]), which ris
 
 At t = 1 the reconstruction −ln N(x_0; x̂_0, β_1) has the weight 1/(2β_1), in ε space 1/(2(1−β_1)): the limit of no formula for t ≥ 2.
 
-**Numerics.** Every entry is ln w in x0 space as a function of λ = ln SNR; (3) adds ln((1−ᾱ)/D²). λ is floored at −1000, where e^λ
-is 0 and the sum of the two still cancels to 1e-13: finite limits at zero terminal SNR come out right, the others overflow and raise.
+**Numerics.** Every entry is ln w in x0 space as a function of λ = ln SNR; (3) adds ln((1−ᾱ)/D²). λ is floored at −2000, where e^λ
+and its square root are 0 and the sum of the two still cancels to 3e-13: finite limits at zero terminal SNR come out right, the others
+overflow and raise.
 """
 
 import math
@@ -44,7 +45,7 @@ from ddpm_ref.process import posterior_coefficients
 from ddpm_ref.schedule import Schedule, compute_dtype
 from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
 
-_LOG_SNR_FLOOR = -1000.0
+_LOG_SNR_FLOOR = -2000.0
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ and so β and λ are both stored, each computed without cancellation by its cons
 **Posterior variance** (Ho et al. eq. 7): β̃_t = β_t (1−ᾱ_{t−1})/(1−ᾱ_t), with β̃_1 = 0.                                   (5)
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ class Schedule:
         log_kept = torch.log1p(-self.beta)
         gaps = [
             math.fsum(log_kept[low + 1 : high + 1].tolist())
-            for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+            for low, high in itertools.pairwise(edges.tolist())
         ]
         beta = -torch.expm1(torch.tensor([0.0, *gaps], dtype=torch.float64))
         adjacent = torch.cat([chosen.new_zeros(1), edges.diff()]) == 1

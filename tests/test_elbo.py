@@ -264,6 +264,8 @@ def test_inputs_stay_as_they_are() -> None:
         ({"variance": [1.0, 1.0, 0.0, 1.0]}, "variance\\[2\\]"),
         ({"draws": 0}, "draws = 0"),
         ({"clip": -1.0}, "clip = -1"),
+        ({"clip": 0.0}, "clip = 0"),
+        ({"clip": math.nan}, "clip = nan"),
     ],
 )
 def test_errors_of_use_name_the_remedy(change, message) -> None:

@@ -175,6 +175,9 @@ def test_decoder_snaps_float32_images_and_refuses_others() -> None:
         discretized_gaussian_log_likelihood(k, zero, zero, 256)
     with pytest.raises(ValueError, match="levels"):
         discretized_gaussian_log_likelihood(image, zero, zero, 1)
+    for no_count in (256.0, "256", True, None):
+        with pytest.raises(TypeError, match="number of grey levels as an int"):
+            discretized_gaussian_log_likelihood(image, zero, zero, no_count)
 
 
 @pytest.mark.parametrize("log_scale", [-4.6, -9.0, -14.0])

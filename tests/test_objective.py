@@ -168,6 +168,16 @@ def test_a_weighting_of_ones_own() -> None:
     torch.testing.assert_close(got, schedule.log_snr[1:].exp(), rtol=1e-12, atol=0)
 
 
+def test_fractional_powers_of_the_snr_reach_their_limits_at_zero_terminal_snr() -> None:
+    """√SNR is 0 in x0 space and 1/√SNR infinite in eps space, not e^±(half the floor of ln SNR)."""
+    root = Weighting("root", "√S", lambda log_snr, t, s: 0.5 * log_snr)
+    schedule, last = rescale_to_zero_terminal_snr(linear_schedule(5)), torch.tensor([5])
+    for space in ("x0", "v"):
+        assert weight(root, last, schedule, parameterization=space).item() == 0
+    with pytest.raises(ValueError, match="root is infinite in eps space at t = 5"):
+        weight(root, last, schedule, parameterization="eps")
+
+
 def test_loss_dtype_gradient_and_purity() -> None:
     schedule = linear_schedule(10)
     t = torch.tensor([1, 10])

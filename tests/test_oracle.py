@@ -305,6 +305,13 @@ def test_mixture_bound_agrees_with_monte_carlo() -> None:
     assert abs(stratified.item() - oracle.expected_elbo(schedule).total.item()) < 4 * error
 
 
+def test_mixture_prior_term_counts_variances_and_squared_means() -> None:
+    """Eq. (6) of the bound, with E x0² = Σ w (v + m²), where ᾱ_T = ½ leaves a prior worth the name."""
+    second = 0.3 * (0.01 + 1.0) + 0.7 * (0.09 + 0.64)
+    found = line().expected_elbo(schedule_from_log_snr([3.0, 1.0, 0.0])).prior
+    assert found.item() == pytest.approx(0.5 * (0.5 * second - 0.5 + math.log(2)), rel=1e-12)
+
+
 def test_i_mmse_integral_gives_the_entropy() -> None:
     # h = (d/2) ln 2πe − ½∫[d/(1+γ) − mmse(γ)] dγ, integrated over λ = ln γ.
     for oracle, size in ((gaussian(3), 3), (line(), 1)):
@@ -320,8 +327,9 @@ def test_models_map_original_indices_back_and_reject_others() -> None:
     x_t = random(2, 3)
     found = oracle.model(schedule, "x0")(x_t, torch.tensor([3, 20]))
     assert torch.equal(found, oracle.denoise(x_t, torch.tensor([1, 3]), schedule))
-    with pytest.raises(ValueError, match="timestep 4"):
-        oracle.model(schedule, "x0")(x_t, torch.tensor([4, 20]))
+    for strangers in ([4, 20], [3, 4], [4, 12]):  # the first of several is named
+        with pytest.raises(ValueError, match="timestep 4 "):
+            oracle.model(schedule, "x0")(x_t, torch.tensor(strangers))
 
 
 def test_zero_terminal_snr_denoises_to_the_mean() -> None:

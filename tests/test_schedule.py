@@ -179,6 +179,9 @@ def test_respacing_reaches_zero_terminal_snr() -> None:
         (lambda: cosine_schedule(5, max_beta=1.0), ValueError, "max_beta"),
         (lambda: sigmoid_schedule(5, start=3.0), ValueError, "start < end"),
         (lambda: schedule_from_beta([]), ValueError, "T >= 1"),
+        (lambda: schedule_from_beta([[0.1, 0.2]]), ValueError, r"shape \[1, 2\]"),
+        (lambda: schedule_from_log_snr([]), ValueError, "T >= 1"),
+        (lambda: schedule_from_log_snr([[2.0, 1.0]]), ValueError, r"shape \[1, 2\]"),
         (lambda: schedule_from_log_snr([1.0, 1.0]), ValueError, "strictly decreasing"),
         (lambda: schedule_from_log_snr([1.0, float("nan")]), ValueError, r"log_snr\[2\] = nan"),
         (
