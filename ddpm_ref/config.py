@@ -15,6 +15,7 @@ import dataclasses
 import inspect
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ _LEAST = {
     "warmup_steps": 0,
     "clip_factor": 1.0,
 }
+_TOML_HINT = "write KEY = VALUE, text in quotes, tables as [weighting_options]"
 _BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "clip_decay")
 
 
@@ -191,10 +193,10 @@ class TrainConfig:
         """Read a configuration; what is not mentioned keeps its default.
 
         Raises:
-            ValueError: not TOML, a key that does not exist (the nearest are named), a value out of range.
+            ValueError: not TOML (the line is shown), a key that does not exist (the nearest are named), a value out of range.
             TypeError: a value of the wrong type.
         """
-        return cls.from_entries(tomllib.loads(text))
+        return cls.from_entries(parse_toml(text))
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, Any]) -> "TrainConfig":
@@ -204,6 +206,32 @@ class TrainConfig:
             if name not in known:
                 raise unknown_name("configuration key", name, known)
         return cls(**entries)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The table that `text` holds.
+
+    Raises:
+        ValueError: not TOML; the message has the number of the line, the line and the cause.
+        TypeError: not a str.
+    """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"a configuration is a {type(text).__name__}; pass its text as a str: path.read_text()"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"this is not TOML: {_pointed(text, str(error))}; {_TOML_HINT}") from error
+
+
+def _pointed(text: str, cause: str) -> str:
+    """What the parser says with the line that it means, which it calls the end of the document for the last."""
+    lines = text.rstrip().splitlines() or [""]
+    found = re.search(r"at line (\d+)", cause)
+    number = min(int(found[1]), len(lines)) if found else len(lines)
+    where = cause if found else f"{cause.removesuffix('(at end of document)')}(at line {number})"
+    return f"{where}: {lines[number - 1].strip()!r}"
 
 
 def _typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:

@@ -34,8 +34,8 @@ from ddpm_ref.gaussian import expm1_minus
 from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.reverse import Model, Protocol, Variance, evaluation_mode, reverse_process, sum_dims
-from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_finite, check_floating
+from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.validation import check_count, check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,8 +78,9 @@ def prior_kl(x0: Tensor, schedule: Schedule) -> Tensor:
 
     Raises:
         ValueError: x0 is not finite.
-        TypeError: x0 is not floating point.
+        TypeError: x0 is not floating point, or the schedule is no `Schedule`.
     """
+    check_schedule(schedule)
     check_floating(x0=x0)
     check_finite(x0=x0)
     kept, log_noise = schedule.alpha_bar[-1].item(), logsigmoid(-schedule.log_snr[-1])
@@ -130,12 +131,13 @@ def elbo(
     Raises:
         ValueError: unknown names, missing `levels`, data off the lattice or not finite, or a parameterization that is
             undefined on this schedule (`eps`, `score` at zero terminal SNR).
-        TypeError: x0 is not floating point.
+        TypeError: x0 is not floating point, or another argument is of the wrong type.
     """
     check_floating(x0=x0)
     check_finite(x0=x0)
-    if draws < 1 or batch_size < 1:
-        raise ValueError(f"draws = {draws}, batch_size = {batch_size}: both must be at least 1")
+    check_count("draws", draws)
+    check_count("batch_size", batch_size)
+    check_count("first_index", first_index, least=0)
     process = reverse_process(
         model,
         schedule,

@@ -42,8 +42,8 @@ from torch.nn.functional import softplus
 
 from ddpm_ref.parameterization import target
 from ddpm_ref.process import posterior_coefficients
-from ddpm_ref.schedule import Schedule, compute_dtype
-from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
+from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.validation import check_floating, check_name, check_same_shape, check_steps
 
 _LOG_SNR_FLOOR = -2000.0
 
@@ -187,10 +187,11 @@ def weight(
     Raises:
         ValueError: unknown name, t outside 1 … T, or a weight that is infinite because ᾱ_t = 0 (checked where t is on
             the CPU): write the loss in x0 or v space there.
+        TypeError: a name, a schedule or t of another type.
     """
+    check_schedule(schedule)
     check_steps(t, schedule.T)
-    if parameterization not in _LOG_RATIO:
-        raise unknown_name("parameterization", parameterization, _LOG_RATIO)
+    check_name("parameterization", parameterization, _LOG_RATIO)
     chosen = _named(weighting)
     log_x0 = chosen.log_weight(_floored_log_snr(t, schedule), t.long(), schedule)
     value = torch.exp(log_x0 + _LOG_RATIO[parameterization](t, schedule))
@@ -228,23 +229,32 @@ def loss(
         weighting: a name in `WEIGHTINGS` or a `Weighting`.
 
     Returns:
-        `[B]`, in float32 for bf16 and fp16 predictions, else in their dtype.
+        `[B]`. Dtypes may differ, as they do under autocast: the target, its error and the mean are computed in the widest of
+        the three, at least float32, and the result is in that dtype. So a bf16 prediction is compared with the unrounded target.
 
     Raises:
         ValueError: as `target` and `weight`.
+        TypeError: as `target` and `weight`.
     """
     check_floating(prediction=prediction, x0=x0, eps=eps)
     check_same_shape(prediction=prediction, x0=x0, eps=eps)
-    dtype = compute_dtype(prediction.dtype)
+    dtype = _common_dtype(prediction, x0, eps)
     factor = weight(weighting, t, schedule, parameterization=parameterization)
     wanted = target(parameterization, x0.to(dtype), eps.to(dtype), t, schedule)
     error = (prediction.to(dtype) - wanted).flatten(1).square().mean(1)
     return factor.to(device=error.device, dtype=dtype) * error
 
 
+def _common_dtype(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype among them, at least float32."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
 def _named(weighting: str | Weighting) -> Weighting:
     if isinstance(weighting, Weighting):
         return weighting
-    if weighting not in WEIGHTINGS:
-        raise unknown_name("weighting", weighting, WEIGHTINGS)
+    check_name("weighting", weighting, WEIGHTINGS)
     return WEIGHTINGS[weighting]

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.process import posterior_coefficients
-from ddpm_ref.schedule import Schedule, compute_dtype, expand
-from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
+from ddpm_ref.schedule import Schedule, check_schedule, compute_dtype, expand
+from ddpm_ref.validation import check_floating, check_name, check_same_shape, check_steps
 
 Row = Callable[[Tensor, Schedule], tuple[Tensor, Tensor]]
 
@@ -77,8 +77,7 @@ PARAMETERIZATIONS: dict[str, Row] = {
 
 def row(parameterization: str, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """The row (a, b) with y = a·x0 + b·eps, float64 `[B]` each."""
-    if parameterization not in PARAMETERIZATIONS:
-        raise unknown_name("parameterization", parameterization, PARAMETERIZATIONS)
+    check_name("parameterization", parameterization, PARAMETERIZATIONS)
     return PARAMETERIZATIONS[parameterization](t, schedule)
 
 
@@ -97,9 +96,11 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, t: Tensor, schedule: 
 
     Raises:
         ValueError: unknown name, shapes that differ, t outside 1 … T.
+        TypeError: a name, a schedule or a tensor of another type.
     """
     check_floating(x0=x0, eps=eps)
     check_same_shape(x0=x0, eps=eps)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     return _combine(row(parameterization, t, schedule), x0, eps)
 
@@ -123,9 +124,11 @@ def convert(
     Raises:
         ValueError: unknown name, shapes that differ, t outside 1 … T, or a conversion that does not exist because
             ᾱ_t = 0 (zero terminal SNR; checked where t is on the CPU): predict v or x0 there.
+        TypeError: a name, a schedule or a tensor of another type.
     """
     check_floating(prediction=prediction, x_t=x_t)
     check_same_shape(prediction=prediction, x_t=x_t)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x_t.shape[0])
     given, wanted = row(source, t, schedule), row(to, t, schedule)
     if source == to:

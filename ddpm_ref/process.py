@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.gaussian import Gaussian
-from ddpm_ref.schedule import Schedule, compute_dtype, expand
+from ddpm_ref.schedule import Schedule, check_schedule, compute_dtype, expand
 from ddpm_ref.validation import check_floating, check_same_shape, check_steps
 
 
@@ -41,10 +41,11 @@ def q_sample(x0: Tensor, t: Tensor, schedule: Schedule, noise: Tensor) -> Tensor
 
     Raises:
         ValueError: shapes or devices differ, or t outside 1 … T.
-        TypeError: integer images, or a floating-point t.
+        TypeError: integer images, a floating-point t, or a schedule that is no `Schedule`.
     """
     check_floating(x0=x0, noise=noise)
     check_same_shape(x0=x0, noise=noise)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     dtype = compute_dtype(x0.dtype)
     signal = expand(schedule.lookup("sqrt_alpha_bar", t), x0) * x0.to(dtype)
@@ -76,9 +77,11 @@ def q_posterior(x0: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule) -> Gauss
 
     Raises:
         ValueError: shapes or devices differ, or t outside 1 … T.
+        TypeError: as `q_sample`.
     """
     check_floating(x0=x0, x_t=x_t)
     check_same_shape(x_t=x_t, x0=x0)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x_t.shape[0])
     dtype = compute_dtype(x_t.dtype)
     on_x0, on_x_t = posterior_coefficients(t, schedule)

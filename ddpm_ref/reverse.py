@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
 from ddpm_ref.process import q_posterior, q_sample
-from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import unknown_name
+from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.validation import check_name, check_number
 
 Model: TypeAlias = Callable[[Tensor, Tensor], "Tensor | tuple[Tensor, Tensor]"]
 """`model(x_t [B, *dims], t int64 [B]) -> prediction [B, *dims]`, or the pair `(prediction, log_variance)`."""
@@ -137,11 +137,9 @@ class ReverseProcess:
         """
         # A copy: a network may begin with a layer that works in place.
         output = self.model(x_t.clone(), self.schedule.original_timesteps(t))
-        prediction, learned = output if isinstance(output, tuple) else (output, None)
-        _check_output(prediction, x_t, "prediction")
+        prediction, learned = checked_output(output, x_t)
         mean = self._mean(prediction.double(), x_t.double(), t)
         if learned is not None:
-            _check_output(learned, x_t, "log_variance")
             self.seen.learned = True
             return Gaussian(mean, learned.double())
         shape = (-1,) + (1,) * (x_t.ndim - 1)
@@ -204,19 +202,16 @@ def reverse_process(
     clip: float | None = None,
 ) -> ReverseProcess:
     """A checked `ReverseProcess`; the arguments are those of `elbo`."""
-    if parameterization not in PARAMETERIZATIONS:
-        raise unknown_name("parameterization", parameterization, PARAMETERIZATIONS)
-    if decoder not in DECODERS:
-        raise unknown_name("decoder", decoder, DECODERS)
+    check_model(model)
+    check_schedule(schedule)
+    check_name("parameterization", parameterization, PARAMETERIZATIONS)
+    check_name("decoder", decoder, DECODERS)
     if decoder == "discretized" and levels is None:
         raise ValueError(
             "levels = None, but the discretized decoder needs the data set's number of grey levels: "
             "pass levels=256 for 8-bit images, levels=17 for digits, or decoder='gaussian' for continuous data"
         )
-    if clip is not None and not clip > 0:
-        raise ValueError(
-            f"clip = {clip}; predicted x0 is clamped to [-clip, clip]: pass clip=1.0 or None"
-        )
+    _check_clip(clip)
     return ReverseProcess(
         model=model,
         schedule=schedule,
@@ -234,14 +229,21 @@ def reverse_variance(variance: Variance, schedule: Schedule) -> Tensor:
 
     Raises:
         ValueError: unknown name, wrong length, or an entry 1 … T that is not positive and finite.
+        TypeError: no `Schedule`, or neither a name nor numbers.
     """
+    check_schedule(schedule)
     if isinstance(variance, str):
-        if variance not in VARIANCES:
-            raise unknown_name("variance", variance, VARIANCES)
+        check_name("variance", variance, VARIANCES)
         table = (schedule.beta if variance == "beta" else schedule.posterior_variance).clone()
         table[1] = schedule.beta[1]
         return table
-    table = torch.as_tensor(variance, dtype=torch.float64).detach().cpu().clone()
+    try:
+        table = torch.as_tensor(variance, dtype=torch.float64).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"variance = {variance!r} is neither a name nor numbers; pass one of {', '.join(VARIANCES)}, "
+            f"or a table of {schedule.T + 1} numbers"
+        ) from error
     if table.shape != (schedule.T + 1,):
         raise ValueError(
             f"variance has shape {list(table.shape)}, expected [{schedule.T + 1}]: one entry for each of "
@@ -275,15 +277,59 @@ def evaluation_mode(model: object) -> Iterator[None]:
             module.training = training
 
 
-def _check_output(output: Tensor, x_t: Tensor, name: str) -> None:
-    """A model's output has the shape of its input."""
+def check_model(model: object) -> None:
+    """A model can be called."""
+    if not callable(model):
+        raise TypeError(
+            f"model is a {type(model).__name__}; pass a function or module that is called as model(x_t, t)"
+        )
+
+
+def checked_output(output: object, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
+    """(prediction, log-variance or None) of what a model returned at `x_t`, both of x_t's shape and device.
+
+    Raises:
+        TypeError: not a tensor of floating-point numbers, nor a pair of them.
+        ValueError: a tuple of another length, another shape or another device.
+    """
+    if isinstance(output, tuple) and len(output) != 2:
+        raise ValueError(
+            f"the model returned a tuple of {len(output)}; a prediction, or the pair (prediction, log_variance), is "
+            "expected: unwrap it, e.g. lambda x, t: model(x, t)[0]"
+        )
+    prediction, learned = output if isinstance(output, tuple) else (output, None)
+    prediction = _checked_part(prediction, x_t, "prediction")
+    return prediction, None if learned is None else _checked_part(learned, x_t, "log_variance")
+
+
+def _check_clip(clip: float | None) -> None:
+    if clip is None:
+        return
+    check_number("clip", clip, 1.0)
+    if not clip > 0:
+        raise ValueError(
+            f"clip = {clip}; predicted x0 is clamped to [-clip, clip]: pass clip=1.0 or None"
+        )
+
+
+def _checked_part(output: object, x_t: Tensor, name: str) -> Tensor:
+    """One output of a model, which has the shape of its input."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"the model's {name} is a {type(output).__name__}; a tensor is expected: "
             "unwrap it, e.g. lambda x, t: model(x, t).sample"
+        )
+    if not output.is_floating_point():
+        raise TypeError(
+            f"the model's {name} has dtype {output.dtype}; floating-point numbers are expected: return output.float()"
+        )
+    if output.device != x_t.device:
+        raise ValueError(
+            f"the model's {name} is on {output.device} but x_t is on {x_t.device}: move the model with .to({x_t.device})"
         )
     if output.shape != x_t.shape:
         raise ValueError(
             f"the model's {name} has shape {list(output.shape)} but x_t has {list(x_t.shape)}: they must be equal; "
             "a model with twice the channels returns the pair output.chunk(2, dim=1), the second as log-variance"
         )
+    return output

@@ -26,8 +26,9 @@ respaced tables, the model still receives the index that it was trained with.
 **Randomness.** x_T is step 0 and z of the step at index t is step t of `Use.SAMPLER`; samples depend on (seed, index) and not on how they are batched.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,25 @@ from torch import Tensor, nn
 from ddpm_ref.gaussian import Gaussian
 from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream, Use
-from ddpm_ref.parameterization import convert
-from ddpm_ref.reverse import Model, Variance, evaluation_mode, reverse_variance
-from ddpm_ref.schedule import Schedule, compute_dtype, expand
-from ddpm_ref.validation import check_floating, check_same_shape, check_steps, unknown_name
+from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
+from ddpm_ref.reverse import (
+    VARIANCES,
+    Model,
+    Variance,
+    check_model,
+    checked_output,
+    evaluation_mode,
+    reverse_variance,
+)
+from ddpm_ref.schedule import Schedule, check_schedule, compute_dtype, expand
+from ddpm_ref.validation import (
+    check_count,
+    check_floating,
+    check_name,
+    check_number,
+    check_same_shape,
+    check_steps,
+)
 
 SAMPLERS = ("ddpm", "ddim")
 
@@ -50,27 +66,42 @@ class SamplerRule:
     Attributes:
         sampler: `ddpm` or `ddim`.
         variance: σ²_t of `ddpm`: `posterior`, `beta` or a `[T+1]` table of the schedule that is walked. Not read by `ddim`.
-        eta: η of `ddim`, 0 (deterministic) … 1 (ancestral). Not read by `ddpm`.
+        eta: η of `ddim`, 0 (deterministic, which `None` stands for) … 1 (ancestral). `ddpm` has none: it is η = 1.
         clip: clamp x̂_0 to [−clip, clip], and make ε̂ agree with it; `True` means 1.0, `None` and `False` never.
 
     Raises:
-        ValueError: an unknown sampler, η outside [0, 1], or a clip that is not positive.
+        ValueError: an unknown sampler or variance, η outside [0, 1] or other than 1 for `ddpm`, or a clip that is not positive.
+        TypeError: a value of the wrong type.
     """
 
     sampler: str = "ddpm"
     variance: Variance = "posterior"
-    eta: float = 0.0
+    eta: float | None = None
     clip: float | bool | None = None
 
     def __post_init__(self) -> None:
-        if self.sampler not in SAMPLERS:
-            raise unknown_name("sampler", self.sampler, SAMPLERS)
+        check_name("sampler", self.sampler, SAMPLERS)
+        if isinstance(self.variance, str):
+            check_name("variance", self.variance, VARIANCES)
+        self._check_eta()
+        if self.clip is not None:
+            check_number("clip", self.clip, 1.0)
+        if self.limit is not None and not self.limit > 0:
+            raise ValueError(f"clip = {self.clip}; pass the bound of the data, 1.0, or None")
+
+    def _check_eta(self) -> None:
+        if self.eta is None:
+            return
+        check_number("eta", self.eta, 0.0)
         if not 0 <= self.eta <= 1:
             raise ValueError(
                 f"eta = {self.eta}; 0 is deterministic DDIM, 1 is ancestral: 0 <= eta <= 1"
             )
-        if self.limit is not None and not self.limit > 0:
-            raise ValueError(f"clip = {self.clip}; pass the bound of the data, 1.0, or None")
+        if self.sampler == "ddpm" and self.eta != 1:
+            raise ValueError(
+                f"eta = {self.eta} with sampler 'ddpm', which is eta = 1 and has no other: "
+                "leave eta out, or pass sampler='ddim'"
+            )
 
     @property
     def limit(self) -> float | None:
@@ -80,7 +111,7 @@ class SamplerRule:
     @property
     def share(self) -> float:
         """ρ_t/β̃_t: 1 for `ddpm`, η² for `ddim`."""
-        return 1.0 if self.sampler == "ddpm" else self.eta**2
+        return 1.0 if self.sampler == "ddpm" else (self.eta or 0.0) ** 2
 
     def added_variance(self, schedule: Schedule) -> Tensor:
         """σ²_t, float64 `[T+1]`, with σ²_1 = 0."""
@@ -116,9 +147,11 @@ def step(
     Raises:
         ValueError: shapes that differ, t outside 1 … T, or a prediction that says nothing of x_0 (`eps` at zero
             terminal SNR).
+        TypeError: a tensor, a schedule or a name of another type.
     """
     check_floating(prediction=prediction, x_t=x_t)
     check_same_shape(prediction=prediction, x_t=x_t)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x_t.shape[0])
     dtype = compute_dtype(x_t.dtype)
     x0, eps = _pair(prediction.to(dtype), x_t.to(dtype), t, schedule, parameterization, rule)
@@ -138,7 +171,7 @@ def sample(
     sampler: str = "ddpm",
     variance: Variance = "posterior",
     steps: int | Sequence[int] | None = None,
-    eta: float = 0.0,
+    eta: float | None = None,
     clip: float | bool | None = None,
     seed: int = 0,
     first_index: int = 0,
@@ -155,7 +188,7 @@ def sample(
         sampler: `ddpm` or `ddim`.
         variance: of `ddpm`: `posterior` (β̃_t), `beta` (β_t) or a `[T'+1]` table, T' = steps walked.
         steps: how many steps to walk, evenly spaced, or the steps themselves, ending with T; None = all.
-        eta: noise of `ddim`, from 0 (none) to 1 (as `ddpm` with the posterior variance).
+        eta: noise of `ddim`, from 0 (none, the default) to 1 (as `ddpm` with the posterior variance). `ddpm` takes no other than 1.
         clip: clamp the predicted x_0 to [−clip, clip]; `True` = 1.0.
         seed: of the noise.
         first_index: index of the first sample: `first_index=64` continues a batch of 64.
@@ -163,7 +196,9 @@ def sample(
         dtype: default: the model's, else float32.
 
     Raises:
-        ValueError: unknown names, a schedule that cannot be walked so, a model output of another shape.
+        ValueError: unknown names, a schedule that cannot be walked so, an eta that the sampler does not use, a model output of
+            another shape.
+        TypeError: an argument or a model output of the wrong type.
     """
     walk = sample_steps(
         model,
@@ -196,9 +231,14 @@ def sample_steps(
     dtype: torch.dtype | None = None,
 ) -> Iterator[Tensor]:
     """The walk of `sample`: yields x_T, then x at each step walked, the last of which is the sample (T' + 1 tensors)."""
+    check_model(model)
+    check_schedule(schedule)
+    check_name("parameterization", parameterization, PARAMETERIZATIONS)
+    sizes = tuple(check_count(f"shape[{k}]", size, least=0) for k, size in enumerate(shape))
+    check_count("first_index", first_index, least=0)
     walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
     device, dtype = _place(model, device, dtype)
-    noise = _SamplerNoise(NoiseStream(seed), tuple(shape), first_index, device, dtype)
+    noise = _SamplerNoise(NoiseStream(seed), sizes, first_index, device, dtype)
     return _walk(model, walked, noise, parameterization, rule)
 
 
@@ -236,7 +276,7 @@ def _walk(
         with evaluation_mode(model):
             # A copy: a network may begin with a layer that works in place.
             output = model(x_t.clone(), schedule.original_timesteps(t))
-        prediction, learned = output if isinstance(output, tuple) else (output, None)
+        prediction, learned = checked_output(output, x_t)
         reached = step(
             prediction.to(x_t.dtype), x_t, t, schedule, parameterization=parameterization, rule=rule
         )
@@ -271,13 +311,14 @@ def _direction(t: Tensor, schedule: Schedule, share: float) -> Tensor:
     return (before * (1 - share * fraction).clamp(min=0.0)).sqrt()
 
 
-def _chosen(steps: int | Sequence[int], T: int) -> Sequence[int]:
+def _chosen(steps: object, T: int) -> Sequence[int]:
     """K steps from 1 … T, evenly spaced with 1 and T among them (K = 1: T alone)."""
-    if not isinstance(steps, int):
-        return steps
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps = {steps}; a schedule of T = {T} can be walked in 1 … {T} steps")
-    spaced = torch.linspace(T, 1, steps, dtype=torch.float64).round().long()
+    if isinstance(steps, Iterable) and not isinstance(steps, str):
+        return cast(Sequence[int], steps)
+    count = check_count("steps", steps, least=0)
+    if not 1 <= count <= T:
+        raise ValueError(f"steps = {count}; a schedule of T = {T} can be walked in 1 … {T} steps")
+    spaced = torch.linspace(T, 1, count, dtype=torch.float64).round().long()
     chosen: list[int] = spaced.flip(0).tolist()
     return chosen
 

@@ -147,6 +147,20 @@ class Schedule:
         return Schedule(beta, self.log_snr[edges], self.timesteps[chosen - 1])
 
 
+def check_schedule(schedule: object) -> None:
+    """`schedule` is a `Schedule`: tables of other libraries count from 0 and are float32.
+
+    Raises:
+        TypeError: it is something else; the message says how to make one of it.
+    """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(
+            f"schedule is a {type(schedule).__name__}; a ddpm_ref.Schedule is expected: make one with "
+            "linear_schedule(T), or with schedule_from_beta(betas) from step variances that you have, "
+            "such as those of a diffusers scheduler: schedule_from_beta(scheduler.betas)"
+        )
+
+
 def schedule_from_beta(beta: Sequence[float] | Tensor) -> Schedule:
     """The schedule with given step variances.
 
@@ -289,8 +303,10 @@ def rescale_to_zero_terminal_snr(schedule: Schedule) -> Schedule:
     √ᾱ_{t−1} − √ᾱ_t = √ᾱ_{t−1} β_t/(1 + √(1−β_t)), so neither β' nor 1−ᾱ' cancels.
 
     Raises:
+        TypeError: not a `Schedule`.
         ValueError: T = 1, where keeping ᾱ_1 and reaching ᾱ_T = 0 contradict each other.
     """
+    check_schedule(schedule)
     if schedule.T == 1:
         raise ValueError(
             "T = 1: a schedule of one step cannot keep alpha_bar[1] and reach 0; use T >= 2"

@@ -5,7 +5,9 @@ inspected only where they already live on the CPU.
 """
 
 import difflib
+import operator
 from collections.abc import Iterable
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -19,6 +21,37 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose one of them."
     return ValueError(f"unknown {kind} {name!r}; known: {', '.join(names)}; {hint}")
+
+
+def check_name(kind: str, name: object, known: Iterable[str]) -> None:
+    """`name` is one of the strings in a registry."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"{kind} = {name!r} is a {type(name).__name__}; pass one name as a str: {', '.join(sorted(known))}"
+        )
+    if name not in known:
+        raise unknown_name(kind, name, known)
+
+
+def check_count(name: str, value: object, least: int = 1) -> int:
+    """`value` as an int, which is at least `least`; True and 2.0 are none."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise TypeError(
+            f"{name} = {value!r} is a {type(value).__name__}; it must be a whole number: "
+            f"pass an int, {name}={max(least, 1)} for instance"
+        )
+    count = operator.index(value)
+    if count < least:
+        raise ValueError(f"{name} = {count}; it must be at least {least}")
+    return count
+
+
+def check_number(name: str, value: object, usual: float) -> None:
+    """`value` is a real number."""
+    if not isinstance(value, int | float):
+        raise TypeError(
+            f"{name} = {value!r} is a {type(value).__name__}; pass a number, {name}={usual} for instance"
+        )
 
 
 def check_step_count(T: int) -> None:

@@ -128,3 +128,23 @@ def test_the_even_schedule_has_the_same_range_for_every_T():
 def test_what_cannot_be_made_is_refused_at_construction(change, words):
     with pytest.raises(ValueError, match=words):
         TrainConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a = = 3", r"line 1.*'a = = 3'"),
+        ("steps = 5\n\nseed = oops\n", r"line 3.*'seed = oops'"),
+        ("steps = 5\nnetwork_options = [1,\n\n", r"line 2.*'network_options = \[1,'"),
+        ("steps", r"line 1.*'steps'"),
+        ("steps = 1\nsteps = 2\n", r"line 2.*'steps = 2'"),
+    ],
+)
+def test_what_is_not_toml_is_refused_with_its_line(text, place):
+    with pytest.raises(ValueError, match=rf"this is not TOML: .*{place}; write KEY = VALUE"):
+        TrainConfig.from_toml(text)
+
+
+def test_a_configuration_is_text():
+    with pytest.raises(TypeError, match=r"is a bytes; .*read_text"):
+        TrainConfig.from_toml(b"steps = 5")

@@ -352,3 +352,58 @@ def test_a_network_that_works_in_place_changes_nothing_but_its_own_copy():
     apart = sample(lambda x, t: x.clamp(0), (2, 3), linear_schedule(6), **options)
     in_place = sample(lambda x, t: x.clamp_(0), (2, 3), linear_schedule(6), **options)
     assert torch.equal(apart, in_place)
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"steps": 2.5}, r"steps = 2.5 is a float; .*pass an int"),
+        ({"steps": 3.0}, r"steps = 3.0 is a float"),
+        ({"steps": True}, r"steps = True is a bool"),
+        ({"steps": "3"}, r"steps = '3' is a str"),
+        ({"steps": [2.5, 11]}, r"timesteps has dtype"),
+        ({"first_index": 1.5}, r"first_index = 1.5 is a float"),
+        ({"eta": "half"}, r"eta = 'half' is a str; pass a number"),
+        ({"clip": "1"}, r"clip = '1' is a str; pass a number"),
+        ({"variance": ["beta"]}, r"variance = \['beta'\] is neither a name nor numbers"),
+    ],
+)  # fmt: skip
+def test_wrong_types_name_the_value_and_the_type(choices, message):
+    arguments = {"parameterization": "x0"} | choices
+    with pytest.raises(TypeError, match=message):
+        sample(Recorder(), (2, 3), linear_schedule(11), **arguments)
+
+
+def test_shapes_are_whole_numbers():
+    for shape, error, message in (
+        ((2, 2.5), TypeError, r"shape\[1\] = 2.5"),
+        ((2, -1), ValueError, r"shape\[1\] = -1"),
+    ):
+        with pytest.raises(error, match=message):
+            sample(Recorder(), shape, linear_schedule(3), parameterization="x0")
+
+
+@pytest.mark.parametrize("steps", [torch.tensor([2, 5, 11]), range(1, 12), (11,)], ids=str)
+def test_steps_may_be_any_sequence(steps):
+    got = sample(Recorder(), (2, 3), linear_schedule(11), parameterization="x0", steps=steps)
+    same = sample(
+        Recorder(),
+        (2, 3),
+        linear_schedule(11),
+        parameterization="x0",
+        steps=[int(t) for t in steps],
+    )
+    assert torch.equal(got, same)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 0])
+def test_an_eta_that_ddpm_does_not_use_is_refused(eta):
+    with pytest.raises(ValueError, match=rf"eta = {eta} with sampler 'ddpm'.*sampler='ddim'"):
+        sample(Recorder(), (2, 3), linear_schedule(11), parameterization="x0", eta=eta)
+
+
+def test_without_eta_ddim_is_deterministic_and_ddpm_is_eta_one():
+    schedule = linear_schedule(5)
+    assert (SamplerRule("ddim").added_variance(schedule) == 0).all()
+    assert SamplerRule("ddim").share == 0
+    assert SamplerRule("ddpm").share == SamplerRule("ddpm", eta=1).share == 1

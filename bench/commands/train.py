@@ -95,11 +95,11 @@ def _outcome(plan: "Plan", last: "Step | None") -> str:
 
 def _config(arguments: argparse.Namespace, out: Path) -> "TrainConfig":
     """The file's configuration (or the defaults) with the choices of the command line on top."""
-    from ddpm_ref.config import TrainConfig
+    from ddpm_ref.config import TrainConfig, parse_toml
 
     source = _config_file(arguments, out)
     try:
-        entries = {} if source is None else tomllib.loads(source.read_text(encoding="utf-8"))
+        entries = {} if source is None else parse_toml(source.read_text(encoding="utf-8"))
         return TrainConfig.from_entries(_merged(entries, _choices(arguments)))
     except (TypeError, ValueError) as error:
         where = "" if source is None else f"{source} with the options given: "

@@ -250,7 +250,7 @@ class Reference(Implementation):
         eta: float,
     ) -> Tensor:
         """`ddpm_ref.sampler.step`, with the noise that its Gaussian asks for."""
-        rule = SamplerRule(sampler, eta=eta)
+        rule = SamplerRule(sampler, eta=eta if sampler == "ddim" else None)
         reached = step(
             prediction, x_t, t, self.schedule(setting), parameterization=parameterization, rule=rule
         )

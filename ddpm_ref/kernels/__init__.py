@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, unavailable
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.schedule import Schedule
+from ddpm_ref.schedule import Schedule, check_schedule
 from ddpm_ref.validation import check_floating, check_steps
 
 __all__ = ["fast_normal", "fused_q_sample", "q_sample_providers"]
@@ -66,9 +66,10 @@ def fused_q_sample(
 
     Raises:
         ValueError: t, step or index out of range; a provider that is unknown, unavailable, or not for x0's device.
-        TypeError: integer images, or a floating-point t.
+        TypeError: integer images, a floating-point t, or a schedule that is no `Schedule`.
     """
     check_floating(x0=x0)
+    check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     if t.device != x0.device:
         raise ValueError(f"t is on {t.device} but x0 is on {x0.device}: pass t.to(x0.device)")

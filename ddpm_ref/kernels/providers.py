@@ -15,7 +15,7 @@ from ddpm_ref.kernels import cuda, native, operator
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.process import q_sample
 from ddpm_ref.schedule import Schedule, compute_dtype, expand
-from ddpm_ref.validation import unknown_name
+from ddpm_ref.validation import check_name
 
 Pair = tuple[Tensor, Tensor]
 
@@ -102,11 +102,11 @@ def checked_provider(name: str, device: str) -> Provider:
 
     Raises:
         ValueError: unknown, unavailable here, or not for this device.
+        TypeError: not a name.
     """
     if name == "auto":
         name = fastest(device)
-    if name not in PROVIDERS:
-        raise unknown_name("provider", name, [*PROVIDERS, "auto"])
+    check_name("provider", name, [*PROVIDERS, "auto"])
     provider = PROVIDERS[name]
     if provider.devices and device not in provider.devices:
         raise ValueError(

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.parameterization import PARAMETERIZATIONS, target
-from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_finite, check_floating, check_steps, unknown_name
+from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.validation import check_finite, check_floating, check_name, check_steps
 
 
 class Oracle(ABC):
@@ -68,8 +68,8 @@ class Oracle(ABC):
 
         Like any network it receives the original step index, and maps `schedule.timesteps[t−1]` back to t.
         """
-        if parameterization not in PARAMETERIZATIONS:
-            raise unknown_name("parameterization", parameterization, PARAMETERIZATIONS)
+        check_schedule(schedule)
+        check_name("parameterization", parameterization, PARAMETERIZATIONS)
 
         def predict(x_t: Tensor, timestep: Tensor) -> Tensor:
             t = _index_of(timestep, schedule)
@@ -82,6 +82,7 @@ class Oracle(ABC):
         """Conditional means in float64, in x_t's shape."""
         check_floating(x_t=x_t)
         self._check_dims(x_t, "x_t")
+        check_schedule(schedule)
         check_steps(t, schedule.T, x_t.shape[0])
         x0, eps = self.conditional_means(
             self._flat(x_t),
@@ -108,19 +109,52 @@ class Oracle(ABC):
             )
 
 
+def check_examples(data: Tensor) -> None:
+    """Data to make a distribution of: at least one example `[N, *dims]`, floating point, finite."""
+    check_floating(data=data)
+    check_finite(data=data)
+    if data.ndim < 2 or len(data) == 0:
+        raise ValueError(
+            f"data has shape {list(data.shape)}; pass at least one example, [N, *dims]"
+        )
+
+
+def parameter(value: Tensor, name: str) -> Tensor:
+    """A parameter of a distribution as float64, detached.
+
+    Integers and lists will do, since they are exact; data, whose integers are grey levels on another scale, are refused
+    by `check_floating` instead.
+
+    Raises:
+        TypeError: complex, or no numbers at all.
+        ValueError: not finite.
+    """
+    try:
+        given = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} is a {type(value).__name__} that holds no array of numbers; pass a tensor"
+        ) from error
+    if given.is_complex():
+        raise TypeError(f"{name} has dtype {given.dtype}; pass real numbers: {name}.real")
+    given = torch.as_tensor(value, dtype=torch.float64).detach()
+    check_finite(**{name: given})
+    return given
+
+
 def eigensystem(covariance: Tensor, size: int, name: str) -> tuple[Tensor, Tensor]:
     """Eigenvalues `[D]` and eigenvectors `[D, D]` (columns) of a checked covariance, float64.
 
     Raises:
         ValueError: not `[D, D]`, not finite, not symmetric, or with a negative eigenvalue.
+        TypeError: not real numbers.
     """
-    matrix = torch.as_tensor(covariance, dtype=torch.float64).detach()
+    matrix = parameter(covariance, name)
     if matrix.shape != (size, size):
         raise ValueError(
             f"{name} has shape {list(matrix.shape)}, expected [{size}, {size}] for examples of {size} dims: "
             "torch.diag(variances) makes one from variances"
         )
-    check_finite(**{name: matrix})
     scale = max(matrix.abs().max().item(), torch.finfo(torch.float64).tiny)
     asymmetry = (matrix - matrix.T).abs().max().item()
     if asymmetry > 1e-6 * scale:
@@ -138,6 +172,10 @@ def eigensystem(covariance: Tensor, size: int, name: str) -> tuple[Tensor, Tenso
 
 def _index_of(timestep: Tensor, schedule: Schedule) -> Tensor:
     """t with schedule.timesteps[t−1] = timestep."""
+    if not isinstance(timestep, Tensor):
+        raise TypeError(
+            f"timestep is a {type(timestep).__name__}; pass a tensor: torch.full((batch,), timestep)"
+        )
     known = schedule.timesteps.to(timestep.device)
     t = torch.searchsorted(known, timestep.long()).clamp(max=schedule.T - 1)
     if timestep.device.type == "cpu" and not bool((known[t] == timestep).all()):

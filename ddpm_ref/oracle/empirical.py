@@ -14,8 +14,7 @@ e^{old m − new m} when a block raises it. Nothing of size B × N × D, nor of 
 import torch
 from torch import Tensor
 
-from ddpm_ref.oracle.base import Oracle
-from ddpm_ref.validation import check_finite, check_floating
+from ddpm_ref.oracle.base import Oracle, check_examples
 
 _BLOCK = 4096
 
@@ -29,12 +28,7 @@ class EmpiricalOracle(Oracle):
     """
 
     def __init__(self, data: Tensor) -> None:
-        check_floating(data=data)
-        check_finite(data=data)
-        if data.ndim < 2 or len(data) == 0:
-            raise ValueError(
-                f"data has shape {list(data.shape)}; pass at least one example, [N, *dims]"
-            )
+        check_examples(data)
         self.dims = data.shape[1:]
         self.data = self._flat(data.detach()).clone()
 

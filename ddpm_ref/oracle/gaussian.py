@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.elbo import ElboTerms
-from ddpm_ref.oracle.base import Oracle, eigensystem
+from ddpm_ref.oracle.base import Oracle, check_examples, eigensystem, parameter
 from ddpm_ref.oracle.expected import expected_terms
 from ddpm_ref.reverse import Variance, reverse_variance
-from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_finite
+from ddpm_ref.schedule import Schedule, check_schedule
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -38,24 +37,29 @@ class GaussianOracle(Oracle):
     """x0 ~ N(mean, covariance) over examples of any shape.
 
     Args:
-        mean: `[*dims]`, finite.
+        mean: `[*dims]`, finite; real numbers of any dtype, like the covariance, used in float64.
         covariance: `[D, D]` over the flattened dims, symmetric, no negative eigenvalue (0 is allowed: a flat direction).
 
     Raises:
         ValueError: not finite, wrong shape, not symmetric, or not a covariance.
+        TypeError: not real numbers.
     """
 
     def __init__(self, mean: Tensor, covariance: Tensor) -> None:
-        mean = torch.as_tensor(mean, dtype=torch.float64).detach()
-        check_finite(mean=mean)
+        mean = parameter(mean, "mean")
         self.dims = mean.shape
         self.mean = mean.reshape(-1).clone()
         self.spectrum, self.basis = eigensystem(covariance, self.size, "covariance")
 
     @classmethod
     def fit(cls, data: Tensor) -> "GaussianOracle":
-        """The Gaussian with the mean and the (maximum likelihood) covariance of data `[N, *dims]`."""
-        check_finite(data=data)
+        """The Gaussian with the mean and the (maximum likelihood) covariance of data `[N, *dims]`.
+
+        Raises:
+            ValueError: no data, or values that are not finite.
+            TypeError: integer data.
+        """
+        check_examples(data)
         rows = data.double().reshape(len(data), -1)
         centred = rows - rows.mean(dim=0)
         return cls(data.double().mean(dim=0), centred.T @ centred / len(rows))
@@ -106,6 +110,7 @@ class GaussianOracle(Oracle):
         Returns:
             `ElboTerms` for `decoder="gaussian"`.
         """
+        check_schedule(schedule)
         if x0 is None:
             squares, energy = self.spectrum[None], self.spectrum.sum() + self.mean.square().sum()
             energy = energy[None]

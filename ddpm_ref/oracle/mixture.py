@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.elbo import ElboTerms
-from ddpm_ref.oracle.base import Oracle, eigensystem
+from ddpm_ref.oracle.base import Oracle, eigensystem, parameter
 from ddpm_ref.oracle.expected import expected_terms
 from ddpm_ref.reverse import Variance
-from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_finite
+from ddpm_ref.schedule import Schedule, check_schedule
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -39,14 +38,15 @@ class MixtureOracle(Oracle):
         means: `[K, *dims]`.
         covariances: `[K, D, D]`, symmetric, no negative eigenvalue.
 
+    All three are real numbers of any dtype, used in float64.
+
     Raises:
         ValueError: shapes that do not match, values that are not finite, or weights that are no probabilities.
+        TypeError: not real numbers.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
-        weights = torch.as_tensor(weights, dtype=torch.float64).detach()
-        means = torch.as_tensor(means, dtype=torch.float64).detach()
-        check_finite(weights=weights, means=means)
+        weights, means = parameter(weights, "weights"), parameter(means, "means")
         count = len(means)
         if weights.shape != (count,) or len(covariances) != count:
             raise ValueError(
@@ -149,6 +149,7 @@ class MixtureOracle(Oracle):
 
         `decoder="gaussian"`; the squared error comes from `mmse`, by quadrature to about 1e-12.
         """
+        check_schedule(schedule)
         energy = self.weights @ (self.spectra[:, 0] + self.means[:, 0] ** 2)
         error = self.mmse(schedule.log_snr[1:])
         return expected_terms(error[None], energy[None], 1, schedule, variance)
