@@ -38,7 +38,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from ddpm_ref.parameterization import target
 from ddpm_ref.process import posterior_coefficients
@@ -77,6 +76,11 @@ def _log_elbo(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     return torch.where(first, -torch.log(beta), fall) - math.log(2)
 
 
+def _log1p_exp(x: Tensor) -> Tensor:
+    """ln(1 + e^x) at any x; torch's softplus needs a threshold, below which it may overflow and above which it drops e^−x."""
+    return torch.logaddexp(x, torch.zeros_like(x))
+
+
 def min_snr(gamma: float = 5.0) -> Weighting:
     """min(SNR, γ) in x0 space, min(1, γ/SNR) in eps space (Hang et al. 2023, eq. 11).
 
@@ -112,7 +116,7 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
     name = "p2" if k == 1 and gamma == 1 else f"p2(k={k:g}, gamma={gamma:g})"
 
     def log_weight(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        return log_snr - gamma * (offset + softplus(log_snr - offset, threshold=1000.0))
+        return log_snr - gamma * (offset + _log1p_exp(log_snr - offset))
 
     return Weighting(name, f"S/({k:g} + S)^{gamma:g}", log_weight, "Choi et al. 2022")
 
@@ -125,7 +129,7 @@ WEIGHTINGS: dict[str, Weighting] = {
         Weighting(
             "simple_v",
             "S + 1",
-            lambda s, t, schedule: softplus(s, threshold=1000.0),
+            lambda s, t, schedule: _log1p_exp(s),
             "Salimans & Ho 2022",
         ),
         Weighting(

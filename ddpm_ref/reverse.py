@@ -249,8 +249,9 @@ def reverse_variance(variance: Variance, schedule: Schedule) -> Tensor:
             f"variance has shape {list(table.shape)}, expected [{schedule.T + 1}]: one entry for each of "
             "0 ... T, where entry 0 is not used and entry 1 is the decoder's variance"
         )
-    if not bool((torch.isfinite(table[1:]) & (table[1:] > 0)).all()):
-        bad = int((~(torch.isfinite(table[1:]) & (table[1:] > 0))).nonzero()[0]) + 1
+    usable = (torch.isfinite(table[1:]) & (table[1:] > 0)).tolist()
+    if not all(usable):
+        bad = usable.index(False) + 1
         raise ValueError(
             f"variance[{bad}] = {table[bad].item()}; variances are positive and finite"
         )

@@ -177,7 +177,7 @@ def schedule_from_beta(beta: Sequence[float] | Tensor) -> Schedule:
         raise ValueError(f"beta has shape {list(table.shape)}; pass T >= 1 values, shape [T]")
     outside = ~((table > 0) & (table < 1))
     if bool(outside.any()):
-        t = int(outside.nonzero()[0, 0]) + 1
+        t = outside.tolist().index(True) + 1
         raise ValueError(
             f"beta[{t}] = {table[t - 1].item()!r} lies outside (0, 1): a step variance of 1 erases the data; "
             "lower beta_end (or max_beta), or use rescale_to_zero_terminal_snr for that purpose"
@@ -200,21 +200,21 @@ def schedule_from_log_snr(log_snr: Sequence[float] | Tensor) -> Schedule:
     finite = torch.isfinite(given)
     finite[-1] |= given[-1] == -math.inf
     if not bool(finite.all()):
-        t = int((~finite).nonzero()[0, 0]) + 1
+        t = finite.tolist().index(False) + 1
         raise ValueError(
             f"log_snr[{t}] = {given[t - 1].item()}: values must be finite (only the last may be -inf); "
             "clamp the range, for instance to [-20, 20]"
         )
     extreme = torch.isfinite(given) & (given.abs() > _LARGEST_LOG_SNR)
     if bool(extreme.any()):
-        t = int(extreme.nonzero()[0, 0]) + 1
+        t = extreme.tolist().index(True) + 1
         raise ValueError(
             f"log_snr[{t}] = {given[t - 1].item()}: beyond ±{_LARGEST_LOG_SNR:g} alpha_bar or its complement "
             "underflows to 0; clamp the range, for instance to [-20, 20]"
         )
     rising = given.diff() >= 0
     if bool(rising.any()):
-        t = int(rising.nonzero()[0, 0]) + 2
+        t = rising.tolist().index(True) + 2
         raise ValueError(
             f"log_snr is not strictly decreasing: {given[t - 2].item()} at t = {t - 1}, then "
             f"{given[t - 1].item()} at t = {t}: noise only grows with t; reverse or sort the sequence"

@@ -15,6 +15,7 @@ from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
 from ddpm_ref.oracle.base import eigensystem
 from ddpm_ref.oracle.expected import optimal_variance
 from ddpm_ref.process import q_sample
+from ddpm_ref.reverse import reverse_variance
 from ddpm_ref.schedule import (
     SCHEDULES,
     cosine_schedule,
@@ -62,6 +63,31 @@ def test_log_snr_may_end_at_minus_infinity_and_nowhere_else() -> None:
     ):
         with pytest.raises(ValueError, match=r"log_snr\["):
             schedule_from_log_snr(bad)
+
+
+def test_log_snr_of_700_is_the_last_that_keeps_both_sides() -> None:
+    """e^±700 is a normal number of float64; beyond, one side nears the end of its range."""
+    schedule = schedule_from_log_snr([700.0, -700.0])
+    assert schedule.one_minus_alpha_bar[1].item() == pytest.approx(math.exp(-700), rel=1e-12, abs=0)
+    assert schedule.alpha_bar[2].item() == pytest.approx(math.exp(-700), rel=1e-12, abs=0)
+    for beyond in ([700.001, 0.0], [0.0, -700.001]):
+        with pytest.raises(ValueError, match="beyond ±700"):
+            schedule_from_log_snr(beyond)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: schedule_from_beta([0.1, 1.5, 2.0]), r"beta\[2\] = 1\.5"),
+        (lambda: schedule_from_log_snr([9.0, math.nan, math.inf]), r"log_snr\[2\] = nan"),
+        (lambda: schedule_from_log_snr([9.0, -800.0, -900.0]), r"log_snr\[2\] = -800\.0"),
+        (lambda: schedule_from_log_snr([9.0, 1.0, 2.0, 3.0]), "1.0 at t = 2, then 2.0 at t = 3"),
+        (lambda: reverse_variance([0.0, 1.0, 0.0, -1.0], linear_schedule(3)), r"variance\[2\] = 0"),
+    ],
+)
+def test_the_first_of_several_wrong_entries_is_named(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_timesteps_count_from_one_to_T() -> None:

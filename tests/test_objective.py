@@ -1,6 +1,7 @@
 """One weighting, all spaces; the bound's weight by an independent route; limits."""
 
 import itertools
+import math
 
 import mpmath as mp
 import pytest
@@ -159,6 +160,15 @@ def test_parameters_of_weightings() -> None:
         min_snr(gamma=0)
     with pytest.raises(ValueError, match="k > 0"):
         p2(k=0)
+
+
+def test_p2_with_a_tiny_stabilizer_does_not_overflow() -> None:
+    """With k = e^−460 and SNR = e^500, S/(k + S) = 1, although S/k is e^960, beyond float64."""
+    schedule = schedule_from_log_snr([500.0, -500.0])
+    got = weight(p2(k=1e-200), torch.tensor([1, 2]), schedule, parameterization="x0")
+    ratio = math.exp(-500 + 200 * math.log(10))  # S/k at t = 2, 7e-18: S/(k + S) to rounding
+    exact = torch.tensor([1.0, ratio], dtype=torch.float64)
+    torch.testing.assert_close(got, exact, rtol=1e-12, atol=0)
 
 
 def test_a_weighting_of_ones_own() -> None:
