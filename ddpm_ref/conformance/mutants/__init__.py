@@ -8,6 +8,7 @@ from ddpm_ref.conformance.mutants import (  # noqa: F401 - importing a topic reg
     bounds,
     chains,
     densities,
+    expectations,
     objectives,
     process,
     schedules,

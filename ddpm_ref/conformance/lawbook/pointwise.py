@@ -1,0 +1,121 @@
+r"""The law that makes a bound a bound: for every single x_0 it lies above −ln p_model(x_0).
+
+Which p_model? That of the reverse chain itself, x_T ~ N(0, I), x_{t−1} ~ N(c_0 x̂_0(x_t) + c_t x_t, σ_t²). If x̂_0 is linear in x_t the chain is
+Gaussian in every coordinate: with x̂_0 = m + k_t(x_t − √ᾱ_t m), k_t = √ᾱ_t s/(ᾱ_t s + 1 − ᾱ_t), the best one for N(m, s),
+
+    M ← A M + c_0 (1 − k_t √ᾱ_t) m,   V ← A² V + σ_t²,   A = c_0 k_t + c_t,   from M = 0, V = 1 at T to t = 0.     (1)
+
+The bound asks for an expectation over noise, which many copies of one x_0 estimate. For N(0, 1) and σ_t² = β_t the chain reverses the
+noising exactly, and the bound *equals* −ln p(x_0) for each x_0: nothing may be missing, least of all the noise in x_t, which
+cancels wherever a model always says the same, as in the laws of `lawbook.bound`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Bound, Implementation, Setting
+from ddpm_ref.conformance.lawbook.bound import VARIANCES
+from ddpm_ref.conformance.lawbook.law import Case, Law, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth, reverse_variance
+
+_COPIES, _SIGMAS, _SHORTEST = 512, 5.5, 3
+_POINTS = (0.0, 0.5, -1.75)
+_DATA = ((0.0, 1.0), (0.25, 0.36))
+"""(mean, variance) of each coordinate of the data."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """The best estimate of x_0 for coordinates N(mean, spread), as a model that says x_0."""
+
+    known: Truth
+    mean: float
+    spread: float
+
+    def gain(self, row: Row) -> Number:
+        """k_t of the module's docstring."""
+        return row.a * self.spread / (row.alpha_bar * self.spread + row.rest)
+
+    @cached_property
+    def lines(self) -> dict[int, tuple[float, float]]:
+        """(slope, intercept) of x̂_0 in x_t by original step."""
+        pairs = {row.original: (self.gain(row), row.a) for row in self.known.rows[1:]}
+        return {t: (float(k), float((1 - k * a) * self.mean)) for t, (k, a) in pairs.items()}
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x̂_0 for noisy data `[B, *dims]` at original steps t `[B]`."""
+        lines = torch.tensor([self.lines[int(k)] for k in t], dtype=torch.float64)
+        slope, intercept = lines.T.reshape(2, -1, *[1] * (x_t.ndim - 1))
+        said: Tensor = (slope * x_t.double() + intercept).to(x_t.dtype)
+        return said
+
+    def marginal(self, variance: str) -> tuple[float, float]:
+        """(M, V) of a coordinate at t = 0, eq. (1)."""
+        centre, spread = 0, 1
+        for row in self.known.rows[:0:-1]:
+            gain = self.gain(row)
+            slope = row.clean_part * gain + row.noisy_part
+            centre = slope * centre + row.clean_part * (1 - gain * row.a) * self.mean
+            spread = slope**2 * spread + reverse_variance(variance, row)
+        return float(centre), float(spread)
+
+
+def negative_log_density(x0: Tensor, centre: float, spread: float) -> Tensor:
+    """−ln N(x_0; centre, spread I) of rows `[B, D]`, nats `[B]`."""
+    terms = (x0 - centre) ** 2 / spread + math.log(2 * math.pi * spread)
+    return 0.5 * terms.sum(1)
+
+
+def shortfall(bound: Bound, floor: Tensor) -> Tensor:
+    """How far the mean over the copies of each point, with its allowance for chance, lies below the floor; nats, 0 above it."""
+    assert bound.total is not None
+    drawn = bound.total.double().view(len(floor), -1)
+    allowance = _SIGMAS * drawn.std(1) / math.sqrt(drawn.shape[1])
+    return (drawn.mean(1) + allowance - floor).clamp(max=0.0)
+
+
+def _pointwise(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    x0 = torch.tensor(_POINTS, dtype=torch.float64)[:, None].expand(-1, 2).contiguous()
+    ordered = sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)
+    for setting, known in ordered[:_SHORTEST]:
+        for mean, spread in _DATA:
+            for variance in VARIANCES:
+                yield _case(setting, LinearModel(known, mean, spread), x0, variance)
+
+
+def _case(setting: Setting, model: LinearModel, x0: Tensor, variance: str) -> Case:
+    copies = x0.repeat_interleave(_COPIES, 0)
+    inputs: tuple[Any, ...] = (setting, model, copies, "x0", variance, "gaussian", None)
+
+    def below(candidate: Implementation) -> Tensor:
+        floor = negative_log_density(x0, *model.marginal(variance))
+        return shortfall(candidate.bound(*inputs), floor)
+
+    return Case(
+        "bound",
+        {"setting": setting, "x0": x0, "parameterization": "x0", "variance": variance},
+        torch.zeros(len(x0), dtype=torch.float64),
+        run=below,
+        label=f"bound + {_SIGMAS} standard errors of {_COPIES} draws below −ln p_model(x0), nats",
+    )
+
+
+LAWS = (
+    Law(
+        "I12-pointwise",
+        "bound above −ln p",
+        "For each x0 the bound, in expectation over noise, is at least −ln of the model's own density at x0; equal for N(0, I) "
+        "and variance β_t.",
+        "Jensen's inequality for the chain's marginal, which is Gaussian for a linear x̂0: M ← A M + c_0(1 − k a)m, V ← A²V + σ².",
+        "Ho et al. 2020, eq. 3.",
+        {torch.float64: 1e-9},
+        f"Rounding, beyond the {_SIGMAS} standard errors that are allowed already.",
+        _pointwise,
+    ),
+)

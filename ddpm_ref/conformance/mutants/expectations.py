@@ -1,0 +1,56 @@
+# ruff: noqa: D101, D102 - the words of the decorator say what each class does wrong
+"""Defects that hide where noise cancels or where few noise levels are looked at: only an expectation shows them."""
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Bound, Implementation, Model, Setting
+from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.reference import schedule_of
+
+
+@mutant("the model sees x_t without noise in the bound", "I12-pointwise")
+class NoiseForgotten(Implementation):
+    def bound(
+        self,
+        setting: Setting,
+        model: Model,
+        x0: Tensor,
+        parameterization: str,
+        variance: str,
+        decoder: str,
+        levels: int | None,
+    ) -> Bound:
+        right, options = super().bound, (parameterization, variance, decoder, levels)
+        if parameterization != "x0":
+            return right(setting, model, x0, *options)
+        own = {int(k): n for n, k in enumerate(schedule_of(setting).timesteps, 1)}
+
+        def quiet(clean: Tensor) -> Model:
+            def ask(x_t: Tensor, t: Tensor) -> Tensor:
+                root = column(
+                    setting, "sqrt_alpha_bar", torch.tensor([own[int(k)] for k in t]), x_t
+                )
+                return model((root * clean).to(x_t.dtype), t)
+
+            return ask
+
+        parts = [right(setting, quiet(row), row, *options) for row in x0.split(1)]
+        names = ("prior", "diffusion", "reconstruction", "total", "bits_per_dim")
+        return Bound(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+
+
+@mutant("the denoiser knows t to the nearest hundred", "I27-i-mmse")
+class CoarseTime(Implementation):
+    def mixture_denoise(
+        self,
+        setting: Setting,
+        weights: Tensor,
+        means: Tensor,
+        covariances: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        rounded = torch.where((t > 1) & (t < setting.steps), (t + 50) // 100 * 100, t)
+        known = rounded.clamp(1, setting.steps)
+        return super().mixture_denoise(setting, weights, means, covariances, x_t, known)
