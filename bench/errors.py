@@ -7,7 +7,9 @@ program and keeps its traceback.
 
 import difflib
 import os
+import sysconfig
 import tempfile
+import traceback
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -74,10 +76,14 @@ def at_least(minimum: int) -> Callable[[str], int]:
     return check
 
 
-def writable_directory(path: str | os.PathLike[str]) -> Path:
+def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> Path:
     """Create `path` (with parents) where needed, prove that a file can be written there, return it.
 
     Called before hours of work, so that the work is not lost at its end.
+
+    Args:
+        path: the folder.
+        option: which option named it, for the message.
 
     Raises:
         UsageError: `path` is a file, cannot be created or cannot be written.
@@ -90,9 +96,32 @@ def writable_directory(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(
-            f"cannot write to {str(path)!r}: {reason}; choose another folder with --out"
+            f"cannot write to {str(path)!r}: {reason}; choose another folder with {option}"
         ) from error
     return directory
+
+
+def writable_file(path: str | os.PathLike[str], option: str) -> Path:
+    """`path`, proven to be writable before the work and left as it is: what is there stays, and nothing is created.
+
+    Args:
+        path: the file that an option names.
+        option: that option, for the message.
+
+    Raises:
+        UsageError: it is a folder, its folder does not exist, or it cannot be written.
+    """
+    file = Path(path).expanduser()
+    try:
+        new = not file.exists()
+        file.open("ab").close()
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: cannot be written: {error.strerror}; choose another place"
+        ) from error
+    return file
 
 
 def readable_file(path: str | os.PathLike[str]) -> Path:
@@ -116,6 +145,27 @@ def missing_package(module: str) -> UsageError:
         f"this needs the Python package {package!r}, which is not installed here; "
         f"remedy: python -m pip install {package}"
     )
+
+
+def in_words(error: BaseException) -> str:
+    """Type, text and line of what somebody's own code raised: `KeyError: 'weights' (model.py:12)`.
+
+    The line is the innermost in a file that is neither installed nor ours.
+    """
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, SyntaxError):
+        return f"{kind}: {text}"  # which ends with file and line
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    place = "".join(f" ({Path(f.filename).name}:{f.lineno})" for f in theirs[-1:])
+    return f"{kind}: {text}{place}" if text else f"{kind}{place}"
+
+
+_NOT_THEIRS = (
+    "<frozen",
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(Path(__file__).parents[1] / name) + os.sep for name in ("bench", "ddpm_ref")),
+)
 
 
 def _unknown_text(kind: str, name: str, known: Iterable[str]) -> str:

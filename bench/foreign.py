@@ -15,17 +15,25 @@ the channels, and the second half v ∈ [−1, 1] interpolates the log-variance 
 as in their code. (diffusers floors β̃_1 at 1e-20 instead, which makes the floor the lower end of the range.)
 """
 
-import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from bench.errors import UsageError, readable_file
-from ddpm_ref.reverse import Model
-from ddpm_ref.schedule import Schedule, schedule_from_beta, schedule_from_log_snr
+from bench.errors import UsageError, in_words, readable_file
+from ddpm_ref.conformance.adapters.from_file import imported
+from ddpm_ref.reverse import Model, check_model
+from ddpm_ref.schedule import (
+    Schedule,
+    check_schedule,
+    schedule_from_beta,
+    schedule_from_log_snr,
+)
+from ddpm_ref.validation import check_count
 
 _PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 _VARIANCES = {
@@ -47,6 +55,9 @@ class Foreign:
         parameterization: `eps`, `x0`, `v`, `score` or `mean`; None = from the command line.
         variance: `posterior`, `beta` or `learned_range`; None = from the command line.
         first_step: what the model calls our t = 1: 1, or 0 in most other libraries.
+
+    Raises:
+        TypeError: the model cannot be called, the schedule is none, or first_step is not a whole number.
     """
 
     model: Any
@@ -54,6 +65,12 @@ class Foreign:
     parameterization: str | None = None
     variance: str | None = None
     first_step: int = 1
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        if self.schedule is not None:
+            check_schedule(self.schedule)
+        check_count("first_step", self.first_step, least=0)
 
 
 class Adapted(nn.Module):
@@ -75,11 +92,26 @@ class Adapted(nn.Module):
         self.ends = torch.stack([lower.log(), upper.log()])
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """The model's output at our step t."""
-        output = self.model(x_t, t + self.offset)
+        """The model's output at our step t.
+
+        Raises:
+            UsageError: the model raised; the message has its line.
+        """
+        try:
+            output = self.model(x_t, t + self.offset)
+        except (Exception, SystemExit) as error:  # theirs: its type, text and line are what helps
+            raise UsageError(
+                f"the model, called with x_t {list(x_t.shape)} and {len(t)} steps from {self.offset + 1}, "
+                f"raised {in_words(error)}"
+            ) from error
         output = getattr(output, "sample", output)
         if not self.learned_range:
             return output  # type: ignore[no-any-return]
+        if output.shape[:2] != (x_t.shape[0], 2 * x_t.shape[1]):
+            raise UsageError(
+                f"with variance learned_range the model returns twice the channels of x_t {list(x_t.shape)}, "
+                f"not {list(output.shape)}: the prediction, then v; or choose --variance posterior"
+            )
         prediction, share = output.chunk(2, dim=1)
         ends = self.ends[:, self.position[t.cpu()]].to(share.device)
         low, high = ends.view(2, -1, *(1,) * (x_t.ndim - 1))
@@ -91,22 +123,39 @@ def load_foreign(spec: str) -> Foreign:
     """What the factory in `FILE.py:FACTORY` returns, as a `Foreign`.
 
     Raises:
-        UsageError: no such file or function, or it returns something else than the module's docstring lists.
+        UsageError: no such file or function, one of them raises, or it returns something else than the module's docstring lists.
     """
     path, separator, name = spec.rpartition(":")
     if not separator or not path:
         raise UsageError(f"--model {spec!r}: write FILE.py:FACTORY, a file and a function in it")
     file = readable_file(path)
-    found = importlib.util.spec_from_file_location(file.stem, file)
-    if found is None or found.loader is None:
+    if file.suffix != ".py":
         raise UsageError(f"--model {spec!r}: {path!r} is not a Python file; give FILE.py:FACTORY")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
+    with _theirs(spec, f"{file.name} cannot be imported"):
+        module = imported(file)
     factory = getattr(module, name, None)
     if not callable(factory):
-        known = [n for n, value in vars(module).items() if callable(value) and n[0] != "_"]
-        raise UsageError(f"--model {spec!r}: no function {name!r} there; it has {', '.join(known)}")
-    return interpret(factory())
+        known = [n for n, value in vars(module).items() if _made_there(value, module)]
+        has = (
+            f"it has {', '.join(known)}" if known else "it has none: write one that returns a model"
+        )
+        raise UsageError(f"--model {spec!r}: no function {name!r} there; {has}")
+    with _theirs(spec, f"{name}() in {file.name} raised"):
+        returned = factory()
+    return interpret(returned)
+
+
+@contextmanager
+def _theirs(spec: str, what: str) -> Iterator[None]:
+    """Inside the block runs somebody else's code: what it raises is an error of use with its line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"--model {spec!r}: {what}: {in_words(error)}") from error
+
+
+def _made_there(value: object, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
 
 
 def interpret(returned: Any) -> Foreign:

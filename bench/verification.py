@@ -204,7 +204,7 @@ def _settings(adapter: "Implementation") -> list[str]:
     """Its schedules in words; a user's method may raise, which the laws report on their own."""
     try:
         return [str(setting) for setting in adapter.settings()]
-    except Exception as failure:  # the code under test: its message is the result
+    except (Exception, SystemExit) as failure:  # the code under test: its message is the result
         return [f"settings() raised {type(failure).__name__}: {failure}"]
 
 

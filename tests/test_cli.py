@@ -1,5 +1,6 @@
 """The shell of the commands: fast help, one-line errors of use, Ctrl-C and closed pipes."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as shell
-from bench.errors import Interrupted, UsageError, on_interrupt, one_of, writable_directory
+from bench.errors import (
+    Interrupted,
+    UsageError,
+    in_words,
+    on_interrupt,
+    one_of,
+    writable_directory,
+    writable_file,
+)
 
 ROOT = Path(shell.__file__).parent.parent
 
@@ -196,3 +205,32 @@ def test_a_directory_without_write_permission(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.errors.tempfile.TemporaryFile", refuse)
     with pytest.raises(UsageError, match="Permission denied"):
         writable_directory(tmp_path)
+
+
+def test_the_option_that_named_a_folder_is_in_the_message(tmp_path):
+    occupied = tmp_path / "file"
+    occupied.write_text("x")
+    with pytest.raises(UsageError, match="choose another folder with --json"):
+        writable_directory(occupied, "--json")
+
+
+def test_writable_file_changes_nothing(tmp_path):
+    there, absent = tmp_path / "there", tmp_path / "absent"
+    there.write_text("x")
+    assert writable_file(there, "--json") == there
+    assert writable_file(absent, "--json") == absent
+    assert there.read_text() == "x"
+    assert not absent.exists()
+    for bad in (tmp_path, there / "below", tmp_path / "no" / "folder"):
+        with pytest.raises(UsageError, match="--json .*cannot be written"):
+            writable_file(bad, "--json")
+
+
+def test_what_installed_code_raises_has_the_line_of_the_caller_or_none():
+    try:
+        json.loads("{")
+    except ValueError as error:
+        here = in_words(error)
+    assert here.startswith("JSONDecodeError: ")
+    assert "(test_cli.py:" in here
+    assert in_words(KeyError()) == "KeyError"

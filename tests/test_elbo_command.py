@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.__main__ import main
+from bench.commands import elbo as elbo_command
 from bench.foreign import Foreign, adapt, interpret
 from ddpm_ref.elbo import elbo
 from ddpm_ref.schedule import linear_schedule, rescale_to_zero_terminal_snr
@@ -250,3 +251,154 @@ def test_a_real_diffusers_unet() -> None:
     found = elbo(model, x0, foreign.schedule, decoder="gaussian")
     direct = elbo(lambda x, t: unet(x, t - 1).sample, x0, foreign.schedule, decoder="gaussian")
     torch.testing.assert_close(found.total, direct.total)
+
+
+THEIRS = """
+import sys
+from torch import nn
+from ddpm_ref.schedule import linear_schedule
+from bench.foreign import Foreign
+
+
+def missing_weights():
+    return load({})
+
+
+def load(state):
+    return state["weights"]  # line 13
+
+
+def leaves():
+    sys.exit(0)
+
+
+def in_torch():
+    return nn.Linear("three", 3)
+
+
+def wants_a_path(path):
+    return None
+
+
+def no_schedule():
+    return Foreign(lambda x, t: x, 7)
+
+
+def no_model():
+    return Foreign(7, linear_schedule(3))
+
+
+def fails_later():
+    def model(x, t):
+        raise RuntimeError("two\\nlines")
+    return model, linear_schedule(3)
+
+
+def leaves_later():
+    return (lambda x, t: sys.exit(0)), linear_schedule(3)
+
+
+def one_channel():
+    return Foreign(lambda x, t: x, linear_schedule(3), variance="learned_range")
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("missing_weights", "missing_weights() in theirs_too.py raised: KeyError: 'weights' (theirs_too.py:13)"),
+        ("leaves", "leaves() in theirs_too.py raised: SystemExit: 0 (theirs_too.py:"),
+        ("in_torch", "(theirs_too.py:21)"),
+        ("wants_a_path", "missing 1 required positional argument: 'path'"),
+        ("no_schedule", "schedule is a int"),
+        ("no_model", "model is a int"),
+        ("fails_later", "the model, called with x_t [6, 1, 8, 8] and 6 steps from 1, raised RuntimeError: two lines (theirs_too.py:38)"),
+        ("leaves_later", "raised SystemExit: 0 (theirs_too.py:43)"),
+        ("one_channel", "twice the channels of x_t [6, 1, 8, 8]"),
+    ],
+)  # fmt: skip
+def test_what_their_code_raises_is_one_line_with_its_place(
+    tmp_path, capsys, function, said
+) -> None:
+    file = tmp_path / "theirs_too.py"
+    file.write_text(THEIRS)
+    assert (
+        call("--model", f"{file}:{function}", "--data", "digits", "--full", "--examples", "2") == 2
+    )
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\nraise OSError('no disk')\n", "broken.py cannot be imported: OSError: no disk (broken.py:2)"),
+        ("import sys\nsys.exit(0)\n", "SystemExit: 0 (broken.py:2)"),
+        ("def make(:\n", "SyntaxError: invalid syntax (broken.py, line 1)"),
+        ("import no_such_package_anywhere\n", "No module named 'no_such_package_anywhere' (broken.py:1)"),
+        ("from torch import nn\n", "no function 'make' there; it has none"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_imported_is_one_line_with_its_place(
+    tmp_path, capsys, text, said
+) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    assert call("--model", f"{file}:make", "--data", "digits") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_may_import_its_neighbour_and_define_dataclasses(tmp_path, capsys) -> None:
+    (tmp_path / "elbo_neighbour.py").write_text("def half(x):\n    return 0.5 * x\n")
+    file = tmp_path / "with_neighbour.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from elbo_neighbour import half\n"
+        "@dataclass\n"
+        "class Model:\n"
+        "    factor: float = 1.0\n"
+        "    def __call__(self, x, t):\n"
+        "        return half(x)\n"
+        "def make():\n"
+        "    return Model()\n"
+    )
+    found = measured(capsys, "--model", f"{file}:make", "--T", "3", "--full", "--examples", "2")
+    assert found["protocol"]["T"] == 3
+
+
+def test_the_json_names_its_schema_and_its_fields(factory, capsys) -> None:
+    words = ("--T", "3", "--full", "--examples", "2")
+    found = measured(capsys, "--model", f"{factory}:bare", *words)
+    assert found["schema"] == "ddpm-bench.elbo/1"
+    for name in found:
+        assert f"`{name}`" in elbo_command.__doc__
+    broken = ("--model", f"{factory}:broken", *words, "--data", "digits", "--json", "-")
+    assert call(*broken) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"schema": "ddpm-bench.elbo/1", "bits_per_dim": None, "reason": "not finite"}
+
+
+@pytest.mark.parametrize("option", ["--json", "--out"])
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    factory, tmp_path, capsys, option
+) -> None:
+    (tmp_path / "folder").mkdir()
+    for place in (tmp_path / "folder", factory / "below.png"):
+        assert call("--model", f"{factory}:bare", "--data", "digits", option, str(place)) == 2
+        error = capsys.readouterr().err
+        assert option in error
+        assert error.count("\n") == 1
+        assert {"--json", "--out"} - {option} == {w for w in ("--json", "--out") if w not in error}
+
+
+def test_an_error_of_use_leaves_no_empty_file_behind(factory, tmp_path) -> None:
+    file, kept = tmp_path / "sub" / "found.json", tmp_path / "kept.json"
+    kept.write_text("before")
+    for place in (file, kept):
+        assert call("--model", f"{factory}:nothing", "--data", "digits", "--json", str(place)) == 2
+    assert not file.exists()
+    assert kept.read_text() == "before"

@@ -28,7 +28,7 @@ from ddpm_ref.conformance.lawbook import LAWS
 
 USER_CODE = """
 import torch
-from ddpm_ref.conformance import Implementation, Setting
+from ddpm_ref.conformance import Convention, Implementation, Setting
 
 
 class Base(Implementation):
@@ -85,6 +85,97 @@ class NoSettings(Base):
 class CannotBeBuilt(Base):
     def __init__(self):
         raise RuntimeError("no weights")
+
+
+class NeedsArguments(Base):
+    def __init__(self, path):
+        pass
+
+
+class LeavesWhenBuilt(Base):
+    def __init__(self):
+        raise SystemExit(0)
+
+
+class Leaves(Base):
+    def q_sample(self, setting, x0, t, noise):
+        raise SystemExit(0)
+
+    gaussian_kl = Careless.gaussian_kl
+
+
+class Right(NoRoot):
+    def q_sample(self, setting, x0, t, noise):
+        kept = self.kept(setting, t, x0)
+        return (kept.sqrt() * x0 + (1 - kept).sqrt() * noise).to(x0.dtype)
+
+
+class Imaginary(Right):
+    def q_sample(self, *arguments):
+        return super().q_sample(*arguments).double() + 1j
+
+
+class Elsewhere(Right):
+    def q_sample(self, *arguments):
+        return super().q_sample(*arguments).to("meta")
+
+
+class Sparse(Right):
+    def q_sample(self, *arguments):
+        return super().q_sample(*arguments).to_sparse()
+
+
+class Numpy(Right):
+    def q_sample(self, *arguments):
+        return super().q_sample(*arguments).double().numpy()
+
+
+class Unspeakable(Right):
+    def q_sample(self, *arguments):
+        class Failure(Exception):
+            def __str__(self):
+                raise ValueError("mute")
+
+        raise Failure
+
+
+class Talkative(Right):
+    def q_sample(self, *arguments):
+        raise RuntimeError("one\\ntwo")
+
+
+class Chatty(Right):
+    def q_sample(self, *arguments):
+        print("this is not JSON")
+        return super().q_sample(*arguments)
+
+
+class NoReading(NoRoot):
+    conventions = (Convention("other", "means something else", "its page", lambda: 1 / 0),)
+
+
+class NoDtypes(Right):
+    dtypes = ()
+
+
+class DtypesByName(Right):
+    dtypes = ("float32",)
+
+
+class IndexInWords(Right):
+    first_index = "zero"
+
+
+class Nameless(Right):
+    name = None
+
+
+class ConventionsInWords(Right):
+    conventions = 3
+
+
+class NoAdapter:
+    pass
 """
 
 
@@ -219,6 +310,8 @@ def test_init_writes_a_file_that_holds_and_is_not_overwritten(
         (["--law", "I8-tail"], "'I8-tails'"),
         (["--json", "no/such/folder/v.json"], "cannot be written"),
         (["--init", "adapter.txt"], "ends in .py"),
+        (["--init", ".py"], "ends in .py"),
+        (["--init", "no/such/folder/adapter.py"], "cannot be written"),
     ],
 )
 def test_errors_of_use_are_one_line_and_exit_2(
@@ -236,6 +329,93 @@ def test_a_missing_library_is_one_line_with_the_pip_command(
     monkeypatch.setitem(sys.modules, "flow_matching", None)
     assert run("--against", "flow-matching") == 2
     assert "pip install flow-matching" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("NeedsArguments", "missing 1 required positional argument: 'path'"),
+        ("LeavesWhenBuilt", "SystemExit: 0 (users_adapter.py:"),
+        ("NoDtypes", "dtypes = () of the adapter must be a tuple of dtypes"),
+        ("DtypesByName", "dtypes = ('float32',)"),
+        ("IndexInWords", "first_index = 'zero' of the adapter must be an int"),
+        ("Nameless", "name = None of the adapter must be a str"),
+        ("ConventionsInWords", "conventions = 3"),
+        ("NoAdapter", "NoAdapter in"),
+    ],
+)
+def test_a_malformed_adapter_is_an_error_of_use(
+    user_file: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    assert run(*laws("I9-kl"), "--against", f"{user_file}:{name}") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import sys\nsys.exit(0)\n", "SystemExit: 0 (broken_adapter.py:2)"),
+        ("x = 1\nraise OSError('no disk')\n", "OSError: no disk (broken_adapter.py:2)"),
+        ("class Mine(:\n", "(broken_adapter.py, line 1)"),
+        ("", "has no adapter: a class that derives from"),
+    ],
+)
+def test_a_file_that_ends_the_program_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    file = tmp_path / "broken_adapter.py"
+    file.write_text(text)
+    assert run("--against", f"{file}:Mine") == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Leaves", "raised SystemExit: 0 (users_adapter.py:"),
+        ("Imaginary", "dtype torch.complex128; real numbers are expected"),
+        ("Elsewhere", "is a tensor on meta"),
+        ("Sparse", "of layout torch.sparse_coo"),
+        ("Numpy", "returned ndarray"),
+        ("Unspeakable", "its message cannot be read, ValueError"),
+        ("Talkative", "RuntimeError: one two (users_adapter.py:"),
+        ("NoReading", "reading 'other' raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_method_does_is_a_failed_law_and_never_a_crash_or_a_pass(
+    user_file: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    file = tmp_path / "verdict.json"
+    words = laws("I1-marginal", "I9-kl")
+    assert run(*words, "--against", f"{user_file}:{name}", "--json", str(file)) == 1
+    rows = {r["law"]: r for r in strict(file)["laws"] if r["dtype"] == "float64"}
+    assert rows["I1-marginal"]["status"] in ("error", "fail")
+    assert rows["I1-marginal"]["classification"] == "bug"
+    assert said in rows["I1-marginal"]["message"]
+    assert rows["I9-kl"]["status"] in ("pass", "not-offered")
+
+
+def test_json_on_standard_output_is_alone_there(
+    user_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*laws("I1-marginal"), "--against", f"{user_file}:Chatty", "--json", "-") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["schema"] == "ddpm-bench.verify/1"
+    assert "this is not JSON" in captured.err
+    assert "I1-marginal" in captured.err
+
+
+def test_an_error_of_use_leaves_no_empty_file_behind(tmp_path: Path) -> None:
+    file, kept = tmp_path / "verdict.json", tmp_path / "kept.json"
+    kept.write_text("before")
+    for place in (file, kept):
+        assert run("--json", str(place), "--law", "I99") == 2
+    assert not file.exists()
+    assert kept.read_text() == "before"
 
 
 def test_an_adapter_that_cannot_be_built_or_named_is_an_error_of_use(

@@ -92,3 +92,16 @@ def test_errors_of_use_are_one_line_and_exit_2(
     assert captured.err.count("\n") == 1
     assert hint in captured.err
     assert not captured.out
+
+
+@pytest.mark.parametrize(("T", "columns"), [("1", 1), ("10", 2), ("998", 3), ("1000", 4)])
+def test_without_steps_the_usual_ones_within_the_schedule_are_shown(T, columns, capsys) -> None:
+    assert main(["weights", "--T", T, "--weighting", "simple"]) == 0
+    header = capsys.readouterr().out.splitlines()[3]
+    assert header.count("t =") == columns
+
+
+@pytest.mark.parametrize("text", ["", ",", "1,,2", "1.5", "1e3", "1 2"])
+def test_steps_are_whole_numbers_between_commas(text, capsys) -> None:
+    assert main(["weights", "--t", text]) == 2
+    assert f"--t {text!r}: give whole numbers" in capsys.readouterr().err

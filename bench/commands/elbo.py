@@ -1,4 +1,10 @@
-"""`ddpm-bench elbo`: bits/dim of our checkpoint or of anybody's model, term by term."""
+"""`ddpm-bench elbo`: bits/dim of our checkpoint or of anybody's model, term by term.
+
+`--json` writes strict JSON with the `schema` "ddpm-bench.elbo/1". Its fields: `bits_per_dim` with `bits_per_dim_stderr` and
+`stderr_meaning`; `terms_nats` (`prior`, `diffusion`, `reconstruction`, `total`; each `mean` and `stderr`, nats per example);
+`curve_nats` (the term of t = 1 … T) with `curve_is_smoothed`; `dims`, `examples`, `evaluations`; `protocol`. Where the bound
+is not finite there are only `schema`, `bits_per_dim`: null and the `reason`.
+"""
 
 import argparse
 import json
@@ -6,11 +12,19 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UsageError, at_least, readable_file, writable_directory
+from bench.errors import (
+    UsageError,
+    at_least,
+    readable_file,
+    writable_directory,
+    writable_file,
+)
 
 if TYPE_CHECKING:
     from bench.likelihood import Question
     from ddpm_ref.schedule import Schedule
+
+SCHEMA = "ddpm-bench.elbo/1"
 
 HELP = """bits/dim of a checkpoint or of your model, term by term, with standard errors
 
@@ -35,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     spent.add_argument("--full", action="store_true", help="every t of every image instead")
     parser.add_argument("--draws", type=at_least(1), default=1, help="noise draws with --full")
     parser.add_argument("--out", metavar="FILE.png", help="picture of L_t over t")
-    parser.add_argument("--json", metavar="FILE", help="all figures; - for standard output")
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        help="all figures; - for standard output (schema: ddpm-bench.elbo/1)",
+    )
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
@@ -76,9 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from bench.likelihood import as_text, by_budget, by_full_sum, draw_curve
 
-    for path in (arguments.out, arguments.json):
+    for option, path in (("--out", arguments.out), ("--json", arguments.json)):
         if path not in (None, "-"):
-            writable_directory(Path(path).parent)
+            writable_directory(Path(path).expanduser().parent, option)
+            writable_file(path, option)
     question = question_from(arguments)
     budget = arguments.evaluations or max(4000, 16 * len(question.data))
     try:
@@ -183,8 +202,8 @@ def _schedule(arguments: argparse.Namespace) -> "Schedule":
 
 
 def _write_json(values: dict[str, Any], path: str) -> None:
-    text = json.dumps(values, indent=1, allow_nan=False) + "\n"
+    text = json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(text)
     else:
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).expanduser().write_text(text, encoding="utf-8")

@@ -5,19 +5,23 @@ Exit status: 0 all hold, 1 some law failed (whatever its class), 2 error of use.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
+from bench.errors import UsageError, in_words, writable_file
 
 if TYPE_CHECKING:
+    from bench.record import Record
     from bench.verification import Examined, Subject
     from ddpm_ref.conformance.lawbook import Law
 
 HELP = "run the laws on this implementation, a library or your own adapter"
 
 EVERYTHING = "all"
+SCHEMA = "ddpm-bench.verify/1"
 
 _EPILOG = """libraries: diffusers, denoising-diffusion-pytorch, azula, smalldiffusion, flow-matching, article; all = ours and
 every library that is installed. A failure is classified: bug (fails in float64), precision (fails only below, or by
@@ -46,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this law (I8-tails) or invariant (I8); may be given several times",
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write everything that was found as strict JSON"
+        "--json",
+        metavar="FILE",
+        help="write everything that was found as strict JSON; - for standard output (schema: ddpm-bench.verify/1)",
     )
     parser.add_argument("--out", metavar="DIR", help="save a record there, for `ddpm-bench report`")
     parser.add_argument(
@@ -59,37 +65,43 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.init is not None:
         return _init(arguments.init)
     from bench.errors import writable_directory
+    from bench.record import save
     from bench.verification import record
-    from bench.verification_text import failures, overview, table
 
-    target = None if arguments.json is None else _writable(arguments.json)
+    if arguments.json not in (None, "-"):
+        writable_file(arguments.json, "--json")
     directory = None if arguments.out is None else writable_directory(arguments.out)
     laws = _laws(arguments.law)
+    # With `--json -` only the JSON goes to standard output, whatever an adapter prints.
+    with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
+        examined = _examined(arguments.against or ["ddpm_ref"], laws)
+        found = record(examined, laws)
+        if directory is not None:
+            print(f"record {save(found, directory).name} in {arguments.out}")
+    if arguments.json is not None:
+        _write_json(found, arguments.json)
+    return 1 if any(one.failed for one in examined) else 0
+
+
+def _examined(names: Sequence[str], laws: "tuple[Law, ...]") -> "list[Examined]":
+    """Everything that was named, each with its table as soon as it is there; then the failures."""
+    from bench.verification_text import failures, overview, table
+
     examined: list[Examined] = []
-    for subject in _subjects(arguments.against or ["ddpm_ref"]):
+    for subject in _subjects(names):
         one = _examine(subject, laws)
         examined.append(one)
         print(table(one, laws), flush=True)
     print(failures(examined, laws), end="")
     if len(examined) > 1:
         print(overview(examined))
-    found = record(examined, laws)
-    if target is not None:
-        target.write_text(
-            _as_json(found.results, found.environment, found.created), encoding="utf-8"
-        )
-        print(f"everything in {arguments.json}")
-    if directory is not None:
-        from bench.record import save
-
-        print(f"record {save(found, directory).name} in {arguments.out}")
-    return 1 if any(one.failed for one in examined) else 0
+    return examined
 
 
 def _init(name: str) -> int:
     from ddpm_ref.conformance.adapters.from_file import write_template
 
-    if not name.endswith(".py"):
+    if Path(name).suffix != ".py":
         raise UsageError(
             f"--init {name}: an adapter is a Python file: give a name that ends in .py"
         )
@@ -131,9 +143,9 @@ def _subjects(names: Sequence[str]) -> "list[Subject]":
         except ValueError as error:
             hint = "" if name != OURS else "; leave --against out for this implementation"
             raise UsageError(f"--against {name}: {error}{hint}") from error
-        except Exception as failure:  # the user's own file: its message is what helps
+        except (Exception, SystemExit) as failure:  # the user's own file: its message is what helps
             raise UsageError(
-                f"--against {name}: the adapter cannot be built: {type(failure).__name__}: {failure}"
+                f"--against {name}: the adapter cannot be built: {in_words(failure)}"
             ) from failure
     return found
 
@@ -175,24 +187,16 @@ def _examine(subject: "Subject", laws: "tuple[Law, ...]") -> "Examined":
         return examine(subject, laws, lambda law: shown.advance(note=law.id))
 
 
-def _writable(name: str) -> Path:
-    """The JSON file, proven to be writable before the work."""
-    path = Path(name).expanduser()
-    try:
-        path.open("a").close()
-    except OSError as error:
-        raise UsageError(
-            f"--json {name}: cannot be written: {error.strerror}; choose another place"
-        ) from error
-    return path
-
-
-def _as_json(results: object, environment: object, created: str) -> str:
-    assert isinstance(results, dict)
+def _write_json(found: "Record", name: str) -> None:
     content = {
-        "schema": "ddpm-bench.verify/1",
-        "created": created,
-        **results,
-        "environment": environment,
+        "schema": SCHEMA,
+        "created": found.created,
+        **found.results,
+        "environment": found.environment,
     }
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if name == "-":
+        sys.stdout.write(text)
+        return
+    Path(name).expanduser().write_text(text, encoding="utf-8")
+    print(f"everything in {name}")

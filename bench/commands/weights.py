@@ -14,6 +14,8 @@ from bench.weight_table import FIRST_STEP, SYMBOLS, WeightRow, weight_rows
 if TYPE_CHECKING:
     from ddpm_ref.schedule import Schedule
 
+_USUAL = (1, 10, 500, 999)
+
 HELP = "print every loss weighting in every space, with formula and value"
 
 
@@ -21,9 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument(
         "--t",
-        default="1,10,500,999",
         metavar="STEPS",
-        help="steps, separated by commas, counted from 1 as in Ho et al. 2020 (default: 1,10,500,999)",
+        help="steps, separated by commas, counted from 1 as in Ho et al. 2020 (default: 1,10,500,999 as far as T)",
     )
     parser.add_argument(
         "--schedule", default="linear", metavar="NAME", help="schedule (default: linear)"
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; 0 always, errors of use raise `UsageError` (exit status 2)."""
     schedule = _schedule(arguments.schedule, arguments.T)
-    steps = _steps(arguments.t, schedule.T)
+    steps = _usual(schedule.T) if arguments.t is None else _steps(arguments.t, schedule.T)
     rows = _chosen(weight_rows(schedule, steps), arguments.weighting)
     print(
         f"schedule {arguments.schedule}, T = {schedule.T}; factor on the squared error in each space"
@@ -60,6 +61,10 @@ def _schedule(name: str, T: int) -> "Schedule":
         return SCHEDULES[name](T)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--T {T}: {error}") from error
+
+
+def _usual(T: int) -> list[int]:
+    return [step for step in _USUAL if step <= T]
 
 
 def _steps(text: str, T: int) -> list[int]:

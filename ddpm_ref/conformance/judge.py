@@ -100,8 +100,8 @@ def judge(
         if isinstance(case, NotOffered):
             missing = missing or str(case)
             break
-        if isinstance(case, Exception):
-            message = f"no case can be made: {_failure(case)}; look at settings()"
+        if isinstance(case, BaseException):
+            message = f"no case can be made: {described(case)}; look at settings()"
             return replace(blank, status="error", error=math.inf, message=message)
         try:
             error, finding = _ask(case, implementation, tolerance)
@@ -134,11 +134,11 @@ def judge(
 
 def _cases(
     law: Law, implementation: Implementation, dtype: torch.dtype
-) -> Iterator[Case | Exception]:
+) -> Iterator[Case | BaseException]:
     """The law's cases; last what `settings` of the code under test raised, without which nothing more can be asked."""
     try:
         yield from law.check(implementation, dtype)
-    except Exception as failure:  # a result of the law
+    except (Exception, SystemExit) as failure:  # a result of the law
         yield failure
 
 
@@ -163,7 +163,7 @@ def _ask(
         if case.may_refuse or case.must_refuse:
             return 0.0, None
         return math.inf, Finding(case, math.inf, _raised(case, refusal), raised=True)
-    except Exception as failure:  # whatever the code under test raises is a result of the law
+    except (Exception, SystemExit) as failure:  # whatever the code under test does is a result
         return math.inf, Finding(case, math.inf, _raised(case, failure), raised=True)
     if case.must_refuse:
         return _refused(case, result)
@@ -177,7 +177,7 @@ def _ask(
 
 def _result(case: Case, implementation: Implementation) -> Tensor:
     if case.run is not None:
-        return case.run(implementation).detach()
+        return _readable(case, case.run(implementation))
     arguments = [_fresh(value) for value in case.arguments.values()]
     returned = getattr(implementation, case.method)(*arguments)
     selected = None if returned is None else case.select(returned)
@@ -187,7 +187,18 @@ def _result(case: Case, implementation: Implementation) -> Tensor:
         )
     if selected is None:
         raise NotOffered(f"{implementation.name} offers no {_name(case)}")
-    return selected.detach()
+    return _readable(case, selected)
+
+
+def _readable(case: Case, result: Tensor) -> Tensor:
+    """The result, which has to hold real numbers: an imaginary part would vanish in the comparison."""
+    if result.is_complex():
+        raise TypeError(f"{_name(case)} has dtype {result.dtype}; real numbers are expected")
+    if result.is_meta or result.layout != torch.strided:
+        raise TypeError(
+            f"{_name(case)} is a tensor on {result.device} of layout {result.layout}; a dense one with data is expected"
+        )
+    return result.detach()
 
 
 def _fresh(value: Any) -> Any:
@@ -236,15 +247,22 @@ def _of(case: Case, index: tuple[int, ...]) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _raised(case: Case, failure: Exception) -> str:
-    return f"{_name(case)}{_of(case, ())} raised {_failure(failure)}"
+def _raised(case: Case, failure: BaseException) -> str:
+    return f"{_name(case)}{_of(case, ())} raised {described(failure)}"
 
 
-def _failure(failure: Exception) -> str:
-    """Type, text and line of an exception."""
+def described(failure: BaseException) -> str:
+    """Type, text and line of an exception, on one line."""
     frame = traceback.extract_tb(failure.__traceback__)[-1]
     place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    return f"{type(failure).__name__}: {failure} ({place})"
+    return f"{type(failure).__name__}: {_text(failure)} ({place})"
+
+
+def _text(failure: BaseException) -> str:
+    try:
+        return " ".join(str(failure).split())
+    except Exception as worse:  # theirs: even the message of an exception may be code that fails
+        return f"its message cannot be read, {type(worse).__name__}"
 
 
 def _witness(finding: Finding) -> dict[str, Any]:

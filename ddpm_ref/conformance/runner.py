@@ -19,7 +19,7 @@ from functools import lru_cache
 import torch
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.judge import Outcome, judge
+from ddpm_ref.conformance.judge import Outcome, described, judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.reference import Reference, RoundedReference
 from ddpm_ref.validation import unknown_name
@@ -51,7 +51,13 @@ def classify(
 ) -> Outcome:
     """The rule of the module's docstring, for an outcome that failed; `above` are the classes in higher dtypes, None for a pass."""
     for convention in implementation.conventions:
-        if judge(law, convention.reading(), dtype).status == "pass":
+        try:
+            reading = convention.reading()
+        except (Exception, SystemExit) as failure:  # theirs, like all that an adapter does
+            said = f"{outcome.message}; reading {convention.name!r} raised {described(failure)}"
+            outcome = replace(outcome, message=said)
+            continue
+        if judge(law, reading, dtype).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
     if above:

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from ddpm_ref.conformance.implementation import Implementation
+import torch
+
+from ddpm_ref.conformance.implementation import Convention, Implementation
 from ddpm_ref.validation import unknown_name
 
 _TEMPLATE = Path(__file__).with_name("template.py")
@@ -25,6 +27,7 @@ def load(reference: str) -> Implementation:
 
     Raises:
         ValueError: no such file or class, a class that is no `Implementation`, or several where one is asked for.
+        TypeError: an attribute of the adapter of the wrong type.
         Exception: whatever the file or the constructor raises.
     """
     file, _, name = reference.partition(":")
@@ -33,14 +36,55 @@ def load(reference: str) -> Implementation:
         raise ValueError(
             f"there is no file {file!r}: give FILE.py:CLASS, or make one with --init {file}"
         )
-    found = _adapters(_imported(path))
+    module = imported(path)
+    found = _adapters(module)
     if not name and len(found) != 1:
         raise ValueError(
             f"{file} has {len(found)} adapters ({', '.join(found) or 'none'}): say which, as in {file}:MyDiffusion"
         )
     if name and name not in found:
-        raise unknown_name(f"adapter in {file}", name, found)
-    return found[name or next(iter(found))]()
+        raise _no_such_adapter(file, name, module, found)
+    return _checked(found[name or next(iter(found))]())
+
+
+def _no_such_adapter(
+    file: str, name: str, module: ModuleType, found: dict[str, type[Implementation]]
+) -> ValueError:
+    if hasattr(module, name):
+        return ValueError(
+            f"{name} in {file} is no adapter: write class {name}(ddpm_ref.conformance.Implementation)"
+        )
+    if not found:
+        return ValueError(
+            f"{file} has no adapter: a class that derives from ddpm_ref.conformance.Implementation is wanted"
+        )
+    return unknown_name(f"adapter in {file}", name, found)
+
+
+def _checked(adapter: Implementation) -> Implementation:
+    """The adapter, whose attributes are what the laws read without asking."""
+    rules = {
+        "name": (isinstance(adapter.name, str), "a str"),
+        "version": (isinstance(adapter.version, str), "a str"),
+        "first_index": (type(adapter.first_index) is int, "an int: what the code calls our t = 1"),
+        "dtypes": (_tuple_of(adapter.dtypes, torch.dtype), "a tuple of dtypes, (torch.float32,)"),
+        "table_dtype": (isinstance(adapter.table_dtype, torch.dtype), "a dtype, torch.float32"),
+        "conventions": (
+            adapter.conventions == () or _tuple_of(adapter.conventions, Convention),
+            "a tuple of Convention, () for none",
+        ),
+    }
+    for name, (kept, rule) in rules.items():
+        if not kept:
+            raise TypeError(f"{name} = {getattr(adapter, name)!r} of the adapter must be {rule}")
+    return adapter
+
+
+def _tuple_of(value: object, kind: type) -> bool:
+    """A sequence of at least one `kind` and nothing else."""
+    return (
+        isinstance(value, tuple | list) and bool(value) and all(isinstance(v, kind) for v in value)
+    )
 
 
 def write_template(path: Path) -> None:
@@ -54,8 +98,13 @@ def write_template(path: Path) -> None:
         file.write(text)
 
 
-def _imported(path: Path) -> ModuleType:
-    """The file as a module; its own folder is importable, as it is for `python FILE.py`."""
+def imported(path: Path) -> ModuleType:
+    """The file as a module; its own folder is importable, as it is for `python FILE.py`.
+
+    Raises:
+        ValueError: it is no Python file.
+        BaseException: whatever the file raises.
+    """
     # Its own name, so that a snippet says `from my_adapter import …`; another one where that would hide a module.
     name = f"adapter_{path.stem}" if path.stem in sys.modules else path.stem
     spec = importlib.util.spec_from_file_location(name, path)
