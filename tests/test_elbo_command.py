@@ -402,3 +402,23 @@ def test_an_error_of_use_leaves_no_empty_file_behind(factory, tmp_path) -> None:
         assert call("--model", f"{factory}:nothing", "--data", "digits", "--json", str(place)) == 2
     assert not file.exists()
     assert kept.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--device", "cudaa"), "--device cudaa: not usable here"),
+        (("--device", "meta"), "--device meta: not usable here"),
+        (("--out", "curve.picture"), "--out curve.picture: 'picture' is no kind of picture"),
+        (("--T", "9"), "--T 9: --model brings its own schedule, Schedule(T=13"),
+        (("--schedule", "cosine"), "--schedule cosine: --model brings its own schedule"),
+    ],
+)
+def test_options_that_cannot_be_followed_are_refused_before_the_work(
+    factory, capsys, monkeypatch, tmp_path, words, said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("--model", f"{factory}:with_schedule", "--data", "digits", *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1

@@ -98,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         if path not in (None, "-"):
             writable_directory(Path(path).expanduser().parent, option)
             writable_file(path, option)
+    if arguments.out is not None:
+        _check_picture(arguments.out)
     question = question_from(arguments)
     budget = arguments.evaluations or max(4000, 16 * len(question.data))
     try:
@@ -120,6 +122,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
+def _check_picture(path: str) -> None:
+    """The ending names a kind of picture; none means PNG."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    ending = Path(path).suffix.removeprefix(".").lower()
+    if ending and ending not in FigureCanvasBase.get_supported_filetypes():
+        raise UsageError(f"--out {path}: {ending!r} is no kind of picture; end it in .png or .svg")
+
+
 def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.data import load
@@ -127,6 +138,7 @@ def question_from(arguments: argparse.Namespace) -> "Question":
 
     if (arguments.checkpoint is None) == (arguments.model is None):
         raise UsageError("give either CHECKPOINT or --model FILE.py:FACTORY, one of the two")
+    _check_device(arguments.device)
     chosen = _from_checkpoint(arguments) if arguments.checkpoint else _from_factory(arguments)
     name = arguments.data or chosen.pop("data", None)
     chosen.pop("data", None)
@@ -145,6 +157,19 @@ def question_from(arguments: argparse.Namespace) -> "Question":
         batch_size=arguments.batch_size,
         **chosen,
     )
+
+
+def _check_device(name: str) -> None:
+    """A number can be made on the device and read from it."""
+    import torch
+
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        cause = str(error).splitlines()[0]
+        raise UsageError(
+            f"--device {name}: not usable here ({cause}); pass cpu, or cuda on a machine with a GPU"
+        ) from error
 
 
 def _from_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -181,7 +206,7 @@ def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
         foreign = dataclasses.replace(foreign, first_step=arguments.first_step)
     if isinstance(foreign.model, nn.Module):
         foreign.model.to(arguments.device)
-    schedule = _schedule(arguments) if foreign.schedule is None else foreign.schedule
+    schedule = _schedule(arguments, foreign.schedule)
     variance = arguments.variance or foreign.variance or "posterior"
     return {
         "model": adapt(foreign, schedule, variance),
@@ -191,10 +216,19 @@ def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _schedule(arguments: argparse.Namespace) -> "Schedule":
+def _schedule(arguments: argparse.Namespace, own: "Schedule | None") -> "Schedule":
+    """The schedule that the factory returned with its model, or that of the command line: never one in place of the other."""
     from bench.errors import unknown
     from ddpm_ref.schedule import SCHEDULES
 
+    if own is not None:
+        for option in ("schedule", "T"):
+            if getattr(arguments, option) is not None:
+                raise UsageError(
+                    f"--{option} {getattr(arguments, option)}: --model brings its own schedule, {own!r}; "
+                    "leave the option out, or let the factory return the model alone"
+                )
+        return own
     name = arguments.schedule or "linear"
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
