@@ -355,11 +355,14 @@ def _from_log_kept(beta: Tensor, log_kept: Tensor) -> Schedule:
 
 
 def _compensated_cumsum(values: Tensor) -> Tensor:
-    """Running sums with the rounding error carried along (Neumaier), so that T does not enter the accuracy."""
+    """Running sums with the rounding error of every step carried along (Kahan), so that T does not enter the accuracy.
+
+    The error is exact unless the value exceeds the sum so far; but then the sum doubles, so such steps cost a last place in all.
+    """
     total, carry, sums = 0.0, 0.0, []
     for value in values.tolist():
         new = total + value
-        carry += (total - new) + value if abs(total) >= abs(value) else (value - new) + total
+        carry += value - (new - total)
         total = new
         sums.append(total + carry)
     return torch.tensor(sums, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpm_ref.elbo import elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
-from ddpm_ref.noise import NoiseStream, Use, counters, philox4x32
+from ddpm_ref.noise import NoiseStream, Use, check_address, counters, philox4x32
 from ddpm_ref.objective import min_snr, p2, weight
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
 from ddpm_ref.oracle.base import eigensystem
@@ -108,6 +108,9 @@ def test_arguments_at_the_edge_of_their_range() -> None:
     for bad in ({"tau": 0.0}, {"tau": -1.0}, {"start": 3.0}, {"start": 4.0}):
         with pytest.raises(ValueError, match="start < end and tau > 0"):
             sigmoid_schedule(5, **bad)
+    for endless in ({"tau": math.inf}, {"end": math.inf}, {"start": -math.inf}):
+        with pytest.raises(ValueError, match="all finite"):
+            sigmoid_schedule(5, **endless)
     for bad_offset in (-0.1, math.inf, math.nan):
         with pytest.raises(ValueError, match="offset of the cosine"):
             cosine_schedule(5, s=bad_offset)
@@ -249,6 +252,16 @@ def test_integers_are_the_top_of_a_64_bit_product(width: int) -> None:
             (1, 1), low=0, high=width, use=Use.TIMESTEP, step=9, first_index=index
         )
         assert drawn.item() == (((high << 32) | low) * width) >> 64
+
+
+@pytest.mark.parametrize("use", list(Use))
+@pytest.mark.parametrize("per_block", [2, 4])
+def test_the_longest_sample_fills_its_range_of_blocks(use: Use, per_block: int) -> None:
+    """2³² blocks of noise or 2²⁸ of another use, and not one number more."""
+    longest = per_block << (32 if use == Use.NOISE else 28)
+    assert check_address((3, longest), per_block, use, 0, 0) == (3, longest)
+    with pytest.raises(ValueError, match="split the sample"):
+        check_address((3, longest + 1), per_block, use, 0, 0)
 
 
 def test_the_last_sample_has_an_address_and_the_next_has_none() -> None:

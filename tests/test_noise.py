@@ -147,6 +147,26 @@ def test_extreme_words_keep_the_radius(a):
     assert 2e-5 < radius < 6.67
 
 
+@pytest.mark.parametrize("bits", [32, 53])
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("beside", [-1, 0, 1])
+def test_extreme_angles_are_on_the_stated_side(bits, quarters, beside):
+    """x = b/2ⁿ as a signed number in [−½, ½): at b = 2ⁿ⁻¹, x = −½ and sin πx = −1."""
+    from ddpm_ref.noise import _DOUBLE, _SINGLE, _box_muller
+
+    b, a = (quarters * 2 ** (bits - 2) + beside) % 2**bits, 2 ** (bits - 3) + 1
+    word = torch.tensor([b])
+    cosine, sine = _box_muller(torch.tensor([a]), word, word, _SINGLE if bits == 32 else _DOUBLE)
+    with mpmath.workdps(50):
+        x = mpmath.mpf(b if b < 2 ** (bits - 1) else b - 2**bits) / 2**bits
+        radius = mpmath.sqrt(-2 * mpmath.log(mpmath.mpf(a) / 2**bits))
+        sign = -1 if b % 2 else 1
+        exact = sign * radius * mpmath.cos(mpmath.pi * x), radius * mpmath.sin(mpmath.pi * x)
+    tolerance = (1e-6 if bits == 32 else 1e-15) * radius
+    assert abs(cosine.item() - exact[0]) <= tolerance
+    assert abs(sine.item() - exact[1]) <= tolerance
+
+
 def test_tails_reach_six_and_a_half_sigma():
     from ddpm_ref.noise import _SINGLE, _radius
 

@@ -358,6 +358,15 @@ def test_fit_recovers_moments_and_allows_flat_directions() -> None:
         oracle.log_prob(data[:2].view(2, 1, 3))
 
 
+def test_a_mixture_with_a_flat_direction_has_a_denoiser_and_no_density() -> None:
+    flat = torch.stack([torch.diag(torch.tensor([1.0, 0.0])), torch.eye(2)])
+    oracle = MixtureOracle(torch.tensor([0.5, 0.5]), torch.zeros(2, 2), flat)
+    x_t, t = random(3, 2), torch.tensor([1, 2, 3])
+    assert torch.isfinite(oracle.denoise(x_t, t, linear_schedule(3))).all()
+    with pytest.raises(ValueError, match="eigenvalue 0"):
+        oracle.log_prob(x_t)
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [
