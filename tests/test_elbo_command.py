@@ -407,6 +407,7 @@ def test_an_error_of_use_leaves_no_empty_file_behind(factory, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--draws", "2"), "--draws 2 belongs to --full"),
         (("--device", "cudaa"), "--device cudaa: not usable here"),
         (("--device", "meta"), "--device meta: not usable here"),
         (("--out", "curve.picture"), "--out curve.picture: 'picture' is no kind of picture"),

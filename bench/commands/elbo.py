@@ -94,6 +94,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     from bench.likelihood import as_text, by_budget, by_full_sum, draw_curve
 
+    if arguments.draws != 1 and not arguments.full:
+        raise UsageError(
+            f"--draws {arguments.draws} belongs to --full: a budget chooses its own draws; add --full or leave it out"
+        )
     for option, path in (("--out", arguments.out), ("--json", arguments.json)):
         if path not in (None, "-"):
             writable_directory(Path(path).expanduser().parent, option)
