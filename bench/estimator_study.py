@@ -32,7 +32,7 @@ from ddpm_ref.reverse import evaluation_mode, reverse_process
 
 _UNIFORM_SHARE = 0.001
 _POOL_STEP = 1 << 30
-_MOST_DRAWS = 96
+_SPACING = 1 << 16  # steps of the noise stream for one t
 OTHERS = ("full sum", "uniform t", "importance-sampled t")
 
 
@@ -66,14 +66,15 @@ class Pool:
         return float(total**0.5)
 
 
-def draws_at(t: int, T: int) -> int:
-    """More draws where the terms are large: the first steps."""
-    shares = ((40, _MOST_DRAWS), (10, 24), (10 / 3, 4))
-    return next((draws for share, draws in shares if t <= T / share), 1)
+def draws_at(t: int, T: int, most: int) -> int:
+    """`most` draws at the first steps, where the terms are large, and fewer later: a 4th, a 24th, a 96th."""
+    shares = ((40, 1), (10, 4), (10 / 3, 24))
+    divisor = next((divisor for share, divisor in shares if t <= T / share), 96)
+    return max(1, most // divisor)
 
 
-def fill_pool(question: Question, seed: int = 1) -> Pool:
-    """Evaluate the pool, with noise that the estimates do not use."""
+def fill_pool(question: Question, draws: int, seed: int = 1) -> Pool:
+    """Evaluate the pool, at most `draws` times at one t, with noise that the estimates do not use."""
     process = reverse_process(
         question.model,
         question.schedule,
@@ -95,12 +96,12 @@ def fill_pool(question: Question, seed: int = 1) -> Pool:
                     fast_normal(
                         stream,
                         images.shape,
-                        step=_POOL_STEP + _MOST_DRAWS * step + draw,
+                        step=_POOL_STEP + _SPACING * step + draw,
                         device=images.device,
                         dtype=images.dtype,
                     ),
                 ).cpu()
-                for draw in range(draws_at(step, T))
+                for draw in range(draws_at(step, T, draws))
             ]
             terms.append(torch.stack(rows))
     return Pool(
@@ -153,17 +154,17 @@ def _full_sum(
 
 
 def estimator_record(
-    question: Question, *, evaluations: int, repetitions: int, subject: str
+    question: Question, pool: Pool, *, evaluations: int, repetitions: int, subject: str
 ) -> Record:
     """Coverage over `repetitions` and the ratios of evaluations, with intervals.
 
     Args:
         question: model, data and protocol.
+        pool: its evaluated terms.
         evaluations: the budget of one estimate.
         repetitions: independent estimates.
         subject: what the model is, for the record.
     """
-    pool = fill_pool(question)
     found = [
         estimate_elbo(
             question.model,

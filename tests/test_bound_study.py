@@ -109,7 +109,7 @@ def _off_by_a_tenth(method):
 def pool(T: int = 20, size: int = 11) -> Pool:
     generator = torch.Generator().manual_seed(0)
     terms = [
-        torch.rand(draws_at(t, T), size, generator=generator, dtype=torch.float64) * 30 / t**2
+        torch.rand(draws_at(t, T, 96), size, generator=generator, dtype=torch.float64) * 30 / t**2
         for t in range(1, T + 1)
     ]
     return Pool(terms, prior=0.25, evaluations=sum(v.numel() for v in terms))

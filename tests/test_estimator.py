@@ -266,11 +266,33 @@ def test_each_point_of_a_replicate_is_distributed_as_q() -> None:
     torch.testing.assert_close(seen[1:], q.float(), rtol=0, atol=0.04)
 
 
-def test_neighbouring_points_share_noise_with_opposite_signs() -> None:
+def test_the_points_of_an_example_share_a_set_of_noise() -> None:
     points = replicate_points(torch.tensor([3, 4]), torch.ones(10).double() / 10, NoiseStream(0), 1)
-    assert points.noise.tolist() == [0, 0, 1, 2, 2, 3, 3]
-    assert points.sign.tolist() == [1, -1, 1, 1, -1, 1, -1]
+    assert points.noise.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert points.sizes.tolist() == [3, 4]
     assert (points.t[3:].diff() >= 0).all()
+
+
+def test_the_replicates_of_an_example_are_independent_in_t() -> None:
+    q = torch.full((2,), 0.5, dtype=torch.float64)
+    both = torch.zeros(2, 2)
+    for seed in range(400):
+        first, second = (
+            replicate_points(torch.ones(7, dtype=torch.int64), q, NoiseStream(seed), r).t[3]
+            for r in (0, 1)
+        )
+        both[first - 1, second - 1] += 1 / 400
+    # Four cells of probability 1/4: standard error 0.022.
+    torch.testing.assert_close(both, torch.full((2, 2), 0.25), rtol=0, atol=0.09)
+
+
+def test_two_stage_error_leaves_out_what_the_lattice_averages_away() -> None:
+    # A smooth function of the lattice's offset in one replicate: its mean over the lattice is fixed, its square is not.
+    offset = torch.arange(1000, dtype=torch.float64) / 1000
+    smooth = torch.stack([5 * torch.sin(2 * math.pi * offset), torch.zeros(1000)], dim=1)
+    noise = NoiseStream(5).normal((1000, 2), step=0, dtype=torch.float64)
+    # Variance of a mean of 2000 standard normals, estimated from about 667 degrees of freedom.
+    assert two_stage_error(smooth + noise, 1000) == pytest.approx(2000**-0.5, rel=0.1)
 
 
 def test_pilot_deals_steps_to_examples_at_random() -> None:

@@ -1,4 +1,4 @@
-r"""Which (example, step, noise) to evaluate: Neyman allocation over t, low-discrepancy points, alternating noise.
+r"""Which (example, step, noise) to evaluate: Neyman allocation over t, low-discrepancy points, noise in Latin sets.
 
 **Allocation.** If t is drawn with probability q(t) and f − ĥ is weighted by 1/q, the variance is least for q(t) ∝ the standard
 deviation of f − ĥ at t (Neyman 1934, for strata that shrink to single steps). The pilot estimates it in strata of equal mass under the
@@ -9,10 +9,12 @@ rough profile q_0; a share of q_0 itself keeps every weight bounded.
     u_j = (j + U)/K,       j = 0 … K−1,      t_j = min{t : CDF(t) > u_j},                                     (1)
 
 so that they stratify t into K strata of equal probability; each t_j has the distribution q on average over j. Between examples the
-offsets U form a shifted lattice in random order: (t, example) fills the square evenly, and each U alone is uniform.
+offsets U = (i/m + V) mod 1 form a lattice, for the examples come in random order: (t, example) fills the square evenly. The shift V is
+uniform and each replicate's own, so that the two replicates of one example are independent.
 
-**Noise.** Points 2j and 2j + 1 share one draw with opposite signs. The part of the residual that is odd in ε varies slowly with t in
-units of q, and cancels between neighbours; unlike an antithetic pair at one t, no evaluation is spent on a t already visited.
+**Noise.** The K points share Latin sets of noise (`latin`). In units of q the residual hardly changes from one t to the next as a function
+of ε, so what is even and odd in each coordinate cancels across the points; unlike an antithetic pair at one t, no evaluation is spent on
+a t already visited.
 """
 
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_ref.estimator.latin import set_sizes
 from ddpm_ref.noise import NoiseStream, Use
 
 _STRATA = 16
@@ -34,15 +37,15 @@ class Points:
         example: position among the chosen examples, int64 `[n]`, ascending.
         t: steps, int64 `[n]`.
         weight: 1/(K q(t)), float64 `[n]`.
-        noise: index of the noise draw, int64 `[n]`, ascending without gaps from 0.
-        sign: ±1, float64 `[n]`.
+        noise: serial number of the row's Latin set of noise, int64 `[n]`, ascending without gaps from 0.
+        sizes: rows of each set, int64 `[sets]`.
     """
 
     example: Tensor
     t: Tensor
     weight: Tensor
     noise: Tensor
-    sign: Tensor
+    sizes: Tensor
 
 
 def place(u: Tensor, q: Tensor) -> Tensor:
@@ -62,26 +65,25 @@ def pilot_points(count: int, examples: int, q: Tensor, stream: NoiseStream) -> P
         t=t[order],
         weight=1 / (count * q[t[order] - 1]),
         noise=serial,
-        sign=torch.ones(count, dtype=torch.float64),
+        sizes=torch.ones_like(serial),
     )
 
 
 def replicate_points(counts: Tensor, q: Tensor, stream: NoiseStream, replicate: int) -> Points:
     """K = counts[i] points (1) for every example i, `counts` int64 `[m]`."""
     many = len(counts)
-    rank = torch.argsort(uniform(stream, many, Use.ORDER, step=1 + replicate), stable=True)
     shift = uniform(stream, 1, Use.TIMESTEP, step=replicate)
-    offset = torch.remainder(rank / many + shift, 1.0)
+    offset = torch.remainder(torch.arange(many) / many + shift, 1.0)
     example = torch.repeat_interleave(torch.arange(many), counts)
     j = torch.arange(len(example)) - (counts.cumsum(0) - counts)[example]
     t = place((j + offset[example]) / counts[example], q)
-    draws = (counts + 1) // 2
+    sizes = set_sizes(counts)
     return Points(
         example=example,
         t=t,
         weight=1 / (counts[example] * q[t - 1]),
-        noise=(draws.cumsum(0) - draws)[example] + j // 2,
-        sign=1.0 - 2.0 * (j % 2).double(),
+        noise=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
+        sizes=sizes,
     )
 
 

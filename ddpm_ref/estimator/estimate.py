@@ -14,12 +14,15 @@ varies most (`design`): for replicate r of example i, with K points (t_j, ε_j),
 evaluations are spent and not averaged; the coefficients of ĥ for one replicate come from the pilot and the *other* replicate.
 
 **Standard error** (two-stage sampling, Cochran 1977, section 10.3). m of N examples are drawn without replacement; with Ȳ_i the mean of
-both replicates, s_b² the variance of Ȳ_i between examples and s_w² the mean of (Y_i1 − Y_i2)²/4, which estimates Var Ȳ_i given i,
+both replicates, s_b² the variance of Ȳ_i between examples and s_w² an estimate of Var Ȳ_i given i,
 
-    Var θ̂ ≈ (1 − m/N) s_b²/m + (m/N) s_w²/m.                                                                   (3)
+    Var θ̂ ≈ (1 − m/N) s_b²/m + (m/N) s_w²/m,                                                                  (3)
+    s_w² = mean of (D_i − D_{i−1})²/8,      D_i = Y_i1 − Y_i2,      D_{−1} = D_{m−1}.                            (4)
 
-The observations are the replicates, not their points, which share noise and offsets. Where the budget reaches all examples, m = N, the
-variation between examples drops out of the error altogether. The lattice between examples only makes (3) larger than the truth.
+The observations are the replicates, not their points, which share noise and offsets. Neighbours of the lattice over (t, example) have nearly
+the same offsets, and what those do to D alike is what the lattice averages away: it drops out of (4) as out of the mean (Cochran 1977, section
+8.11; plain squares of D_i would add it). Where the budget reaches all examples, m = N, the variation between examples drops out of the
+error altogether.
 """
 
 import math
@@ -31,8 +34,8 @@ from torch import Tensor
 from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
+from ddpm_ref.estimator.latin import latin_normal
 from ddpm_ref.estimator.surrogate import Basis, Observations, choose_basis, rough_profile
-from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.reverse import (
     Model,
@@ -46,7 +49,7 @@ from ddpm_ref.reverse import (
 from ddpm_ref.schedule import Schedule
 from ddpm_ref.validation import check_finite, check_floating
 
-_PILOT_SHARE = 0.12
+_PILOT_SHARE = 0.08
 _SMALLEST = 32
 _MAIN_STEP = 1 << 31  # noise that `elbo` does not use: its steps are far below
 
@@ -182,7 +185,7 @@ class _Survey:
         counts[: pairs - int(counts.sum())] += 1
         plans = [replicate_points(counts, q, self.stream, replicate) for replicate in (0, 1)]
         seen = [
-            self._observe(chosen, plan, Use.NOISE, step=_MAIN_STEP + replicate)
+            self._observe(chosen, plan, Use.NOISE, step=_MAIN_STEP + 3 * replicate)
             for replicate, plan in enumerate(plans)
         ]
         fits = [self._fit(profile, pilot, other, q) for other in reversed(seen)]
@@ -211,23 +214,29 @@ class _Survey:
     ) -> tuple[Tensor, Tensor, Tensor]:
         device, t = self.data.device, points.t[rows]
         x0 = self.data[chosen[points.example[rows]].to(device)]
-        serial = points.noise[rows]
-        first, last = int(serial[0]), int(serial[-1])
-        noise = fast_normal(
-            self.stream,
-            (last - first + 1, *x0.shape[1:]),
-            step=step,
-            first_index=first,
-            device=device,
-            dtype=x0.dtype,
-            use=use,
-        )[(serial - first).to(device)]
-        sign = points.sign[rows].to(device, x0.dtype).view(-1, *(1,) * (x0.ndim - 1))
-        noise = noise * sign
+        noise = self._noise(points, rows, x0.shape[1:], use, step).to(x0.dtype)
         value = self.process.terms(x0, t.to(device), noise).cpu()
         if not self.control:
             return value, torch.zeros_like(value), torch.zeros_like(value)
         return value, *self.gaussian.features(x0, t, noise)
+
+    def _noise(
+        self, points: Points, rows: slice, dims: tuple[int, ...], use: Use, step: int
+    ) -> Tensor:
+        """The rows' noise out of the whole Latin sets that they belong to."""
+        serial = points.noise[rows]
+        first, last = int(serial[0]), int(serial[-1])
+        noise = latin_normal(
+            self.stream,
+            points.sizes[first : last + 1],
+            dims,
+            use=use,
+            step=step,
+            first_set=first,
+            device=self.data.device,
+        )
+        skipped = rows.start - int(points.sizes[:first].sum())
+        return noise[skipped : skipped + len(serial)]
 
     def _allocate(self, pilot: Observations, profile: Tensor) -> Tensor:
         """q from the pilot's residuals."""
@@ -303,9 +312,11 @@ def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> El
 
 
 def two_stage_error(replicates: Tensor, size: int) -> float:
-    """Eq. (3): the standard error of the mean of `[m, 2]` replicates of m out of `size` examples."""
+    """Eq. (3): the standard error of the mean of `[m, 2]` replicates of m out of `size` examples, in the lattice's order."""
     many = len(replicates)
-    within = ((replicates[:, 0] - replicates[:, 1]) ** 2).mean().item() / 4
+    apart = replicates[:, 0] - replicates[:, 1]
+    square = (apart - apart.roll(1)).square() / 2 if many > 1 else apart.square()
+    within = square.mean().item() / 4
     if many == size:
         return math.sqrt(within / many)
     between = replicates.mean(dim=1).var().item()
