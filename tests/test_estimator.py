@@ -345,6 +345,8 @@ def test_rough_profile_is_a_distribution_with_every_step() -> None:
         ({"evaluations": 100, "decoder": "discretized"}, ValueError, "levels"),
         ({"evaluations": 100, "variance": "betta"}, ValueError, "beta"),
         ({"evaluations": 100, "draws": 0}, ValueError, "draws"),
+        ({"evaluations": 100, "draws": True}, TypeError, "draws"),
+        ({"evaluations": 100, "batch_size": 1.5}, TypeError, "batch_size"),
     ],
 )
 def test_errors_of_use(change, error, message) -> None:

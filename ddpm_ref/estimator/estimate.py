@@ -47,7 +47,7 @@ from ddpm_ref.reverse import (
     reverse_variance,
 )
 from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_finite, check_floating
+from ddpm_ref.validation import check_count, check_finite, check_floating
 
 _PILOT_SHARE = 0.08
 _SMALLEST = 32
@@ -273,19 +273,15 @@ class _Survey:
 
 
 def _check_budget(evaluations: int, size: int, draws: int, batch_size: int) -> None:
-    if isinstance(evaluations, bool) or not isinstance(evaluations, int):
-        raise TypeError(
-            f"evaluations = {evaluations!r} is a {type(evaluations).__name__}; pass an int"
-        )
-    if evaluations < _SMALLEST:
+    if check_count("evaluations", evaluations) < _SMALLEST:
         raise ValueError(
             f"evaluations = {evaluations}: a pilot and two replicates need at least {_SMALLEST}; "
             "a useful budget is four or more per example"
         )
     if size == 0:
         raise ValueError("data holds no example: a mean over nothing is undefined")
-    if draws < 1 or batch_size < 1:
-        raise ValueError(f"draws = {draws}, batch_size = {batch_size}: both must be at least 1")
+    check_count("draws", draws)
+    check_count("batch_size", batch_size)
 
 
 def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> ElboEstimate:
