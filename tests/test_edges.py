@@ -347,7 +347,11 @@ def test_covariances_are_judged_relative_to_their_size(scale: float) -> None:
     nearly = base + torch.tensor([[0.0, 1e-8], [0.0, 0.0]], dtype=torch.float64)
     negative = torch.diag(double(1.0, -1e-7))
     rounded = torch.diag(double(1.0, -1e-11))
+    exactly = torch.tensor(
+        [[1e6, 1.0], [0.0, 1e6]], dtype=torch.float64
+    )  # a millionth, and not more
     eigensystem(scale * nearly, 2, "covariance")
+    eigensystem(exactly, 2, "covariance")
     assert eigensystem(scale * rounded, 2, "covariance")[0].min() == 0
     with pytest.raises(ValueError, match="differs from its transpose"):
         eigensystem(scale * skewed, 2, "covariance")
