@@ -357,6 +357,8 @@ def test_covariances_are_judged_relative_to_their_size(scale: float) -> None:
         eigensystem(scale * skewed, 2, "covariance")
     with pytest.raises(ValueError, match="eigenvalue"):
         eigensystem(scale * negative, 2, "covariance")
+    with pytest.raises(ValueError, match="differs from its transpose"):
+        eigensystem(exactly + torch.triu(torch.full((2, 2), 0.5), 1), 2, "covariance")
 
 
 def test_a_step_beyond_the_schedule_is_named() -> None:
