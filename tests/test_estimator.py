@@ -273,6 +273,15 @@ def test_the_points_of_an_example_share_a_set_of_noise() -> None:
     assert (points.t[3:].diff() >= 0).all()
 
 
+def test_examples_with_equal_counts_fill_t_evenly_by_themselves() -> None:
+    # 90 examples of 2 points and 210 of 1: either group alone hits each of 10 equal steps equally often.
+    counts = torch.cat([torch.full((90,), 2), torch.full((210,), 1)])
+    points = replicate_points(counts, torch.full((10,), 0.1).double(), NoiseStream(2), 0)
+    for count, expected in ((2, 18), (1, 21)):
+        t = points.t[counts[points.example] == count]
+        assert (torch.bincount(t, minlength=11)[1:] - expected).abs().max() <= 1
+
+
 def test_the_replicates_of_an_example_are_independent_in_t() -> None:
     q = torch.full((2,), 0.5, dtype=torch.float64)
     both = torch.zeros(2, 2)

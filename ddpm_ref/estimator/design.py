@@ -9,8 +9,9 @@ rough profile q_0; a share of q_0 itself keeps every weight bounded.
     u_j = (j + U)/K,       j = 0 … K−1,      t_j = min{t : CDF(t) > u_j},                                     (1)
 
 so that they stratify t into K strata of equal probability; each t_j has the distribution q on average over j. Between examples the
-offsets U = (i/m + V) mod 1 form a lattice, for the examples come in random order: (t, example) fills the square evenly. The shift V is
-uniform and each replicate's own, so that the two replicates of one example are independent.
+offsets U = (i/m + V) mod 1 form a lattice, for the examples come in random order: (t, example) fills the square evenly. Examples with
+another K have a lattice of their own. The shift V is uniform and each replicate's own, so that the two replicates of one example are
+independent.
 
 **Noise.** The K points share Latin sets of noise (`latin`). In units of q the residual hardly changes from one t to the next as a function
 of ε, so what is even and odd in each coordinate cancels across the points; unlike an antithetic pair at one t, no evaluation is spent on
@@ -70,11 +71,10 @@ def pilot_points(count: int, examples: int, q: Tensor, stream: NoiseStream) -> P
 
 
 def replicate_points(counts: Tensor, q: Tensor, stream: NoiseStream, replicate: int) -> Points:
-    """K = counts[i] points (1) for every example i, `counts` int64 `[m]`."""
-    many = len(counts)
+    """K = counts[i] points (1) for every example i, `counts` int64 `[m]`, equal counts side by side."""
     shift = uniform(stream, 1, Use.TIMESTEP, step=replicate)
-    offset = torch.remainder(torch.arange(many) / many + shift, 1.0)
-    example = torch.repeat_interleave(torch.arange(many), counts)
+    offset = torch.remainder(lattice(counts) + shift, 1.0)
+    example = torch.repeat_interleave(torch.arange(len(counts)), counts)
     j = torch.arange(len(example)) - (counts.cumsum(0) - counts)[example]
     t = place((j + offset[example]) / counts[example], q)
     sizes = set_sizes(counts)
@@ -85,6 +85,15 @@ def replicate_points(counts: Tensor, q: Tensor, stream: NoiseStream, replicate: 
         noise=torch.repeat_interleave(torch.arange(len(sizes)), sizes),
         sizes=sizes,
     )
+
+
+def lattice(counts: Tensor) -> Tensor:
+    """i/m for the m examples of each count by themselves: what K points miss in common cancels over their own lattice only."""
+    _, size = torch.unique_consecutive(counts, return_counts=True)
+    place_in_run = torch.cat(
+        [torch.arange(many, dtype=torch.float64) / many for many in size.tolist()]
+    )
+    return place_in_run
 
 
 def neyman(residual: Tensor, t: Tensor, profile: Tensor) -> Tensor:
