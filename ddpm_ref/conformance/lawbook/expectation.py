@@ -184,6 +184,11 @@ def _interior(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
     )
 
 
+_SUMMED = (
+    "Absolute, nats: on N(0, I) the sizes of 1000 terms sum to 18, each is a product of at most four table entries good to 1e-12, "
+    "and adding them up loses at most 1000 · 1.1e-16 of the whole: 7.4e-11."
+)
+
 LAWS = (
     Law(
         "I12-value",
@@ -201,8 +206,8 @@ LAWS = (
         "Expected bound ≥ entropy of the data.",
         "−E ln p_model ≥ −E ln p_data (Gibbs), and the bound lies above the first.",
         "Kullback & Leibler 1951.",
-        {torch.float64: 1e-9},
-        "Rounding of a sum of 1000 terms.",
+        {torch.float64: 1e-10},
+        _SUMMED,
         _above_entropy,
     ),
     Law(
@@ -211,8 +216,8 @@ LAWS = (
         "For data N(0, I) and variance β_t, the expected bound equals the entropy at every T.",
         "The reverse of a variance-preserving step on N(0, I) is exactly N(√(1−β) x_t, β).",
         "Ho et al. 2020, section 3.2.",
-        {torch.float64: 1e-9},
-        "Rounding of a sum of 1000 terms.",
+        {torch.float64: 1e-10},
+        _SUMMED,
         _tight,
     ),
     Law(
