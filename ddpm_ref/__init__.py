@@ -24,6 +24,8 @@ The laws that all of this obeys, and the adapters that hold other people's code 
 `ddpm_ref.conformance`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
 from ddpm_ref.estimator import ElboEstimate, estimate_elbo
@@ -48,7 +50,20 @@ from ddpm_ref.schedule import (
 )
 from ddpm_ref.trainer import Step, train
 
+if TYPE_CHECKING:
+    from ddpm_ref import conformance
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """`ddpm_ref.conformance`, imported when it is first asked for: who trains does not wait for the laws."""
+    if name != "conformance":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return import_module(f"{__name__}.{name}")
+
 
 __all__ = [
     "NETWORKS",
@@ -69,6 +84,7 @@ __all__ = [
     "UNet",
     "Use",
     "Weighting",
+    "conformance",
     "convert",
     "cosine_schedule",
     "discretized_gaussian_log_likelihood",

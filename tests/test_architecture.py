@@ -142,6 +142,33 @@ def test_import_of_the_reference_adds_nothing_heavy_to_torch() -> None:
     assert not added & (LATE | {"bench", "pytest"})
 
 
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "len(ddpm_ref.conformance.laws()) == len(ddpm_ref.conformance.lawbook.LAWS)",
+        "len(ddpm_ref.conformance.mutants.MUTANTS) >= 60",
+        "ddpm_ref.conformance.Reference is ddpm_ref.conformance.reference.Reference",
+        "callable(__import__('ddpm_ref.conformance', fromlist=['laws']).laws)",
+        "'diffusers' in ddpm_ref.conformance.adapters.PEERS",
+        "not hasattr(ddpm_ref, 'conformity') and not hasattr(ddpm_ref.conformance, 'lwas')",
+    ],
+)
+def test_the_laws_are_found_by_attribute_from_a_bare_import(expression: str) -> None:
+    code = f"import ddpm_ref; assert {expression}"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_laws_wait_until_they_are_asked_for() -> None:
+    code = "import sys, ddpm_ref; assert not any('conformance' in name for name in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_help_needs_no_torch() -> None:
     code = (
         "import sys; from bench.__main__ import main\n"

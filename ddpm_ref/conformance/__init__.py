@@ -8,7 +8,7 @@
 all of them and classifies failures, `reference` is this project under its own laws, `mutants` are the defects that prove that
 the laws have teeth.
 
-The names come lazily: a module of adapters costs no more than the interface until laws are asked for.
+The names come lazily, the submodules among them: a module of adapters costs no more than the interface until laws are asked for.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from ddpm_ref.conformance.implementation import (
 )
 
 if TYPE_CHECKING:
+    from ddpm_ref.conformance import adapters, judge, lawbook, mutants, reference, runner
     from ddpm_ref.conformance.judge import Outcome
     from ddpm_ref.conformance.reference import Reference
     from ddpm_ref.conformance.runner import explain, law_test, laws, verify
@@ -37,13 +38,16 @@ _LATE = {
     "laws": "runner",
     "verify": "runner",
 }
+_MODULES = ("adapters", "judge", "lawbook", "mutants", "reference", "runner")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
 
 
@@ -58,8 +62,14 @@ __all__ = [
     "Posterior",
     "Reference",
     "Setting",
+    "adapters",
     "explain",
+    "judge",
     "law_test",
+    "lawbook",
     "laws",
+    "mutants",
+    "reference",
+    "runner",
     "verify",
 ]
