@@ -33,6 +33,7 @@ FINDINGS = {
         "diffusers: DDIMScheduler, trailing spacing, 7 steps": {"I16-ddim", "I16-last"},
         "diffusers: DDPMParallelScheduler, custom timesteps": {"I2-mean"},
         'diffusers: variance_type="fixed_large_log"': {"I20-consistent", "I20-reverse"},
+        'diffusers: variance_type="learned_range"': {"I20-range-first"},
     },
     ("denoising-diffusion-pytorch", "2.3.4"): {
         "denoising-diffusion-pytorch": {"I8-value", "I8-tails", "I8-gradient"},
@@ -43,6 +44,7 @@ FINDINGS = {
         },
         "denoising-diffusion-pytorch: immiscible=True": {"I19-recomputable"},
         "denoising-diffusion-pytorch: offset_noise_strength > 0": {"I18-unchanged"},
+        "denoising-diffusion-pytorch: LearnedGaussianDiffusion": {"I20-range-first"},
     },
 }
 """Bugs in releases that were read line by line; another release is measured and not compared."""
@@ -89,6 +91,42 @@ def test_a_declared_meaning_makes_a_convention() -> None:
     (outcome, *_) = examine(LAWS["I16-ddim"], implementations("azula")[0])
     assert (outcome.status, outcome.classification) == ("fail", "convention")
     assert "η" in str(outcome.convention)
+
+
+def by_name(library: str, name: str) -> Implementation:
+    installed(library)
+    return {each.name: each for each in implementations(library)}[name]
+
+
+LEARNED = 'diffusers: variance_type="learned"'
+RANGE = 'diffusers: variance_type="learned_range"'
+
+
+def test_a_network_that_says_the_variance_itself_is_a_convention_and_no_bug() -> None:
+    (outcome,) = examine(LAWS["I20-learned"], by_name("diffusers", LEARNED))
+    assert (outcome.status, outcome.classification) == ("fail", "convention")
+    assert "nan" in outcome.message  # the root of a negative output
+    assert str(outcome.convention).startswith('"learned" is the variance itself')
+
+
+def test_a_learned_range_is_right_after_the_first_step_and_floored_at_it() -> None:
+    scheduler = by_name("diffusers", RANGE)
+    assert verdict("I20-range", scheduler) == "pass"
+    outcome, *_ = examine(LAWS["I20-range-first"], scheduler)
+    beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)[:2].tolist()
+    second = 1 / (1 / beta[0] + (1 - beta[1]) / beta[1])
+    assert outcome.witness is not None
+    assert outcome.witness["measured"] == pytest.approx(math.log(1e-20 / second), rel=1e-9)
+
+
+@pytest.mark.parametrize("said", [0.0, 0.3, 1.0])
+def test_what_the_scheduler_reads_from_a_network_is_what_it_multiplies_noise_with(
+    said: float,
+) -> None:
+    setting, t = Setting("linear", 1000), torch.tensor([2, 500, 1000])
+    range_said = torch.full((3, 3), said, dtype=torch.float64)
+    value, logarithm = by_name("diffusers", RANGE).learned_variance(setting, "range", range_said, t)
+    torch.testing.assert_close(value, logarithm.exp(), rtol=1e-12, atol=0)
 
 
 def test_lost_noise_in_low_precision_is_precision() -> None:

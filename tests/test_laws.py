@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.reference import BenchReference
 from ddpm_ref import process
-from ddpm_ref.conformance import Convention, Implementation, Reference, Setting, laws
+from ddpm_ref.conformance import Bound, Convention, Implementation, Reference, Setting, laws
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.reference import RoundedReference
@@ -274,6 +274,48 @@ def test_a_refused_schedule_is_no_failure() -> None:
             return super().tables(setting)
 
     assert judge(LAWS["I24-beta"], Refuses(), FLOAT64).status == "pass"
+
+
+@pytest.mark.parametrize("end", ["second", "beta"])
+def test_both_ways_to_begin_the_learned_range_are_right_and_a_floor_is_not(end: str) -> None:
+    """Nichol & Dhariwal's code begins at ln β̃_2; β_1 is what both fixed variances take for the decoder."""
+
+    class Begins(Reference):
+        floor: float | None = None
+
+        def learned_variance(
+            self, setting: Setting, meaning: str, said: Tensor, t: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            beta, small = (
+                self.tables(setting)[name][: min(2, setting.steps)]
+                for name in ("beta", "posterior_variance")
+            )
+            low = small[-1:] if end == "second" and len(small) > 1 else beta[:1]
+            low = low if self.floor is None else torch.full_like(low, self.floor)
+            logarithm = said * beta[0].log() + (1 - said) * low.log()
+            return logarithm.exp(), logarithm
+
+    assert judge(LAWS["I20-range-first"], Begins(), FLOAT64).status == "pass"
+    begins = Begins()
+    begins.floor = 1e-20
+    assert judge(LAWS["I20-range-first"], begins, FLOAT64).status == "fail"
+
+
+@pytest.mark.parametrize("law", ["I12-entropy", "I12-tight"])
+def test_expected_bounds_are_watched_to_a_tenth_of_a_billionth(law: str) -> None:
+    class Off(Reference):
+        off = 0.0
+
+        def gaussian_bound(
+            self, setting: Setting, mean: Tensor, covariance: Tensor, variance: str
+        ) -> Bound:
+            floor = Reference().gaussian_entropy(covariance)
+            return Bound(total=torch.tensor([floor - self.off], dtype=FLOAT64))
+
+    assert judge(LAWS[law], Off(), FLOAT64).status == "pass"
+    wrong = Off()
+    wrong.off = 2e-10
+    assert judge(LAWS[law], wrong, FLOAT64).status == "fail"
 
 
 def test_the_explanation_says_what_should_hold_and_what_was_found() -> None:

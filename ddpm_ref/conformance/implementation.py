@@ -187,6 +187,17 @@ class Implementation:
         """(variance, log-variance) `[B]` each of the reverse step for `posterior` (β̃_t; β_1 at t = 1) or `beta` (β_t)."""
         raise self._missing("reverse variance")
 
+    def learned_variance(
+        self, setting: Setting, meaning: str, said: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(variance that sampling uses, log-variance that a bound uses) `[B, *dims]` where the network says it: `said` `[B, *dims]`.
+
+        `meaning` is `log` (`said` is ln σ²) or `range` (`said` is v, 0 at the lower end and 1 at the upper:
+        ln σ_t² = v ln β_t + (1−v) ln β̃_t, Nichol & Dhariwal 2021, eq. 15; at t = 1, where β̃_1 = 0, with ln β̃_2 … ln β_1 for the
+        lower end). A network that says −1 … 1 is asked for 2v − 1.
+        """
+        raise self._missing(f"learned variance ({meaning})")
+
     # ---------------------------------------------------------------- parameterizations
 
     def target(

@@ -91,6 +91,19 @@ class Reference(Implementation):
         values = reverse_variance(variance, self.schedule(setting))[t]
         return values, values.log()
 
+    def learned_variance(
+        self, setting: Setting, meaning: str, said: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`log`: what `ddpm_ref` takes from a model; `range`: eq. 15 between the table's ends, β̃_2 for β̃_1 = 0."""
+        if meaning == "log":
+            return said.exp(), said
+        schedule = self.schedule(setting)
+        upper, lower = schedule.beta[1:].log(), schedule.posterior_variance[1:].log()
+        lower[0] = lower[1] if schedule.T > 1 else upper[0]
+        low, high = (end[t - 1].reshape(-1, *[1] * (said.ndim - 1)) for end in (lower, upper))
+        log_variance = said * high + (1 - said) * low
+        return log_variance.exp(), log_variance
+
     def target(
         self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
     ) -> Tensor:

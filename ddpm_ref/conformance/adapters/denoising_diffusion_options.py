@@ -22,7 +22,6 @@ from ddpm_ref.conformance.adapters.denoising_diffusion_calls import (
 )
 from ddpm_ref.conformance.adapters.instruments import (
     Recorder,
-    column,
     float64_tables,
     installed_version,
     replaced,
@@ -31,7 +30,6 @@ from ddpm_ref.conformance.implementation import (
     Convention,
     Implementation,
     NotOffered,
-    Posterior,
     Setting,
 )
 
@@ -192,13 +190,18 @@ class Learned(Option):
         _, values, logarithms, _ = chain.p_mean_variance(x=x, t=self.index(t), clip_denoised=False)
         return values.flatten(), logarithms.flatten()
 
-    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
-        """The lower end of the learned range, which is the scale of its decoder at t = 1 and the q of its KL after it."""
-        mean = diffusion(setting, "pred_noise", torch.float64).q_posterior(x0, x_t, self.index(t))[
-            0
-        ]
-        _, lower = self.reverse_variance(setting, "posterior", t)
-        return Posterior(mean, log_variance=column(lower, x_t))
+    def learned_variance(
+        self, setting: Setting, meaning: str, said: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`p_mean_variance` with 2v − 1 for the second half; at t = 1 its decoder reads the same numbers."""
+        if meaning != "range":
+            raise NotOffered("the network says a place in the range")
+        share = image(2 * said.double() - 1)
+        nothing = torch.zeros_like(share)
+        chain = learned(setting, torch.cat([nothing, share], dim=1))
+        _, *found, _ = chain.p_mean_variance(x=nothing, t=self.index(t), clip_denoised=False)
+        variance, log_variance = (part.reshape(said.shape) for part in found)
+        return variance, log_variance
 
     def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
         """`simple_losses + vb_losses * vb_loss_weight`, the factor read off `p_losses` itself."""

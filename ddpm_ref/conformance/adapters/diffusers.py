@@ -24,6 +24,7 @@ from ddpm_ref.conformance.adapters.instruments import (
     replaced,
 )
 from ddpm_ref.conformance.implementation import (
+    Convention,
     Implementation,
     NotOffered,
     Posterior,
@@ -294,13 +295,113 @@ class FixedLargeLog(Implementation):
             "DDPMScheduler", setting, "sample", torch.float64, variance_type="fixed_large_log"
         )
         logarithms = torch.stack([chain._get_variance(s) for s in self.index(t).tolist()])
-        used = torch.cat([_noise_scale(chain, s) for s in self.index(t).tolist()]) ** 2
+        used = torch.cat([_noise_scale(chain, s).flatten() for s in self.index(t).tolist()]) ** 2
         return torch.where(t == 1, logarithms.exp(), used), logarithms
 
 
+class _LearnedOption(Implementation):
+    """`DDPMScheduler` whose `step` splits the network's output into a prediction and what it says about the variance."""
+
+    first_index = 0
+    variance_type: str
+    meaning: str
+
+    def __init__(self) -> None:
+        importlib.import_module("diffusers")
+        self.version = installed_version("diffusers")
+
+    def settings(self) -> Sequence[Setting]:
+        """All steps, and a list of its own choosing."""
+        return (Setting("linear", 1000), Setting("linear", 1000, timesteps=_CUSTOM))
+
+    def encoded(self, said: Tensor) -> Tensor:
+        """What the library's network has to say for `said`."""
+        raise NotImplementedError
+
+    def learned_variance(
+        self, setting: Setting, meaning: str, said: Tensor, t: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The square of what `step` multiplies unit noise with (t ≥ 2; at t = 1 it adds none), and `_get_variance` as the logarithm."""
+        if meaning != self.meaning:
+            raise NotOffered(f"{self.name} is a {self.meaning}")
+        chain = _scheduler(
+            "DDPMScheduler", setting, "sample", torch.float64, variance_type=self.variance_type
+        )
+        steps = self.index(_visited(setting)[t - 1])
+        theirs = self.encoded(said.double())
+        logarithms = each_step(steps, lambda step, i: self.read(chain, step, theirs[i]))
+        used = each_step(steps, lambda step, i: _noise_scale(chain, step, theirs[i]) ** 2)
+        at_first = (t == 1).reshape(-1, *[1] * (said.ndim - 1))
+        return torch.where(at_first, logarithms.exp(), used), logarithms
+
+    def read(self, chain: Any, step: int, theirs: Tensor) -> Tensor:
+        """ln σ² from `_get_variance`."""
+        found: Tensor = chain._get_variance(step, predicted_variance=theirs)
+        return found
+
+
+class LearnedRange(_LearnedOption):
+    """`variance_type="learned_range"`: at t = 1 the range begins at the logarithm of the clamp that guards β̃_1 = 0.
+
+    `step` adds no noise at t = 1 and so never shows it; a likelihood that reads `_get_variance` there does.
+    """
+
+    name = 'diffusers: variance_type="learned_range"'
+    variance_type = "learned_range"
+    meaning = "range"
+
+    def encoded(self, said: Tensor) -> Tensor:
+        """−1 … 1."""
+        return 2 * said - 1
+
+
+class LearnedVariance(_LearnedOption):
+    """`variance_type="learned"`: `step` takes the square root of what the network says."""
+
+    name = 'diffusers: variance_type="learned"'
+    variance_type = "learned"
+    meaning = "log"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conventions = (
+            Convention(
+                '"learned" is the variance itself',
+                "the network says σ², where Nichol & Dhariwal's code (ModelVarType.LEARNED) takes it for ln σ²; `step` multiplies noise "
+                "with its square root, which is NaN where an unbounded output is negative",
+                "scheduling_ddpm.py, DDPMScheduler._get_variance ('the predicted variance from the model') and step",
+                _VarianceItself,
+            ),
+        )
+
+    def encoded(self, said: Tensor) -> Tensor:
+        """As it is."""
+        return said
+
+
+class _VarianceItself(LearnedVariance):
+    """Hands the library exp(said), and takes the logarithm of what it answers."""
+
+    def encoded(self, said: Tensor) -> Tensor:
+        """The variance."""
+        return said.exp()
+
+    def read(self, chain: Any, step: int, theirs: Tensor) -> Tensor:
+        """ln of the variance from `_get_variance`."""
+        return super().read(chain, step, theirs).log()
+
+
 def implementations() -> tuple[Implementation, ...]:
-    """The library, then four of its options."""
-    return Diffusers(), Snr(), TrailingDDIM(), ParallelSteps(), FixedLargeLog()
+    """The library, then its options."""
+    return (
+        Diffusers(),
+        Snr(),
+        TrailingDDIM(),
+        ParallelSteps(),
+        FixedLargeLog(),
+        LearnedRange(),
+        LearnedVariance(),
+    )
 
 
 def _visited(setting: Setting) -> Tensor:
@@ -374,10 +475,11 @@ def _step(chain: Any, prediction: Tensor, step: int, x_t: Tensor, noise: Tensor)
     return stepped
 
 
-def _noise_scale(chain: Any, step: int) -> Tensor:
-    """What `step` multiplies noise with: its answer to unit noise and x_t = x_0 = 0."""
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    return _step(chain, zero, step, zero, torch.ones_like(zero)).flatten()
+def _noise_scale(chain: Any, step: int, said: Tensor | None = None) -> Tensor:
+    """What `step` multiplies noise with: its answer to unit noise and x_t = x_0 = 0, the second half of the output being `said`."""
+    zero = torch.zeros(1, 1, dtype=torch.float64) if said is None else torch.zeros_like(said)
+    output = zero if said is None else torch.cat([zero, said], dim=1)
+    return _step(chain, output, step, zero, torch.ones_like(zero))
 
 
 def _variances(chain: Any, steps: Tensor, kind: str, like: Tensor) -> Tensor:

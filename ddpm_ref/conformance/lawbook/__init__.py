@@ -7,6 +7,7 @@ from ddpm_ref.conformance.lawbook import (
     expectation,
     hygiene,
     information,
+    learned,
     objective,
     parameterization,
     pointwise,
@@ -23,6 +24,7 @@ LAWS: dict[str, Law] = {
     for topic in (
         schedule,
         process,
+        learned,
         parameterization,
         objective,
         density,

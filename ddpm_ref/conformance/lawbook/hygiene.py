@@ -31,6 +31,8 @@ def _calls(
     x0, eps, x_t, said = (draw(shape, salt) for salt in (1, 2, 4, 5))
     yield "q_sample", {"setting": setting, "x0": x0, "t": t, "noise": eps}
     yield "posterior", {"setting": setting, "x0": x0, "x_t": x_t, "t": t}
+    range_ends = {"setting": setting, "meaning": "range", "said": said.sigmoid(), "t": t}
+    yield "learned_variance", range_ends
     for space in ("eps", "v", "mean"):
         yield (
             "target",

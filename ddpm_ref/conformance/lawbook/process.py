@@ -263,7 +263,7 @@ LAWS = (
         "I20-first",
         "posterior at t = 1",
         "At t = 1 the posterior is the point x0: its log-variance is −∞, not a floor and not another step's value.",
-        "β̃_1 = 0. A floor of 1e-20 inside a KL, or as the lower end of a learned range, is 46 nats of nothing.",
+        "β̃_1 = 0. A floor of 1e-20 inside a KL is 46 nats of nothing.",
         "Ho et al. 2020, eq. 7. Seen: floored at 1e-20 in one file, copied from t = 2 in another of the same project.",
         {torch.float64: 0.0},
         "An infinity is exact.",

@@ -179,11 +179,7 @@ class LargeVarianceSplit(Implementation):
         return value, logarithm
 
 
-@mutant(
-    "what the network says is used as a variance where others take a log-variance",
-    "I20-consistent",
-    origin="network output used as variance where others take log-variance",
-)
+@mutant("the reverse variance and its logarithm are exchanged", "I20-consistent")
 class LogVarianceAsVariance(Implementation):
     def reverse_variance(self, setting: Setting, variance: str, t: Tensor) -> tuple[Tensor, Tensor]:
         value, logarithm = super().reverse_variance(setting, variance, t)
