@@ -1,10 +1,11 @@
 r"""One step of the process in 50 digits, from the fields of a witness alone: the algebra of `bench.double_check`.
 
 ᾱ_t is exp Σ ln(1−β_s); the posterior is the precision-weighted product of two Gaussians; a conversion goes through x̂0 and ε̂; a weight is
-carried from one space to another by the squared slope between them. None of it is how `ddpm_ref` or its laws compute.
+carried from one space to another by the squared slope between them; a bin's mass is a quadrature. None of it is how `ddpm_ref` or its laws compute.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from mpmath import mp
@@ -61,16 +62,26 @@ def _rescaled(kept: Sequence[Number]) -> list[Number]:
     return [mp.one, *((mp.sqrt(k) - last) ** 2 * (first / (first - last)) ** 2 for k in kept[1:])]
 
 
-class Step:
-    """One step t of a setting: signal a, noise s, the pair before it, β, and the two Gaussians that meet in the posterior."""
+def step_of(setting: Witness, t: int) -> "Step":
+    """Step t of a setting."""
+    kept = bars(setting)
+    return Step(kept[t - 1], kept[t], first=t == 1)
 
-    def __init__(self, setting: Witness, t: int) -> None:
-        kept = bars(setting)
-        self.T = len(kept) - 1
-        self.kept, self.before = kept[t], kept[t - 1]
+
+def steps_of(setting: Witness) -> "list[Step]":
+    """All steps of a setting, t = 1 … T."""
+    kept = bars(setting)
+    pairs = enumerate(pairwise(kept), 1)
+    return [Step(before, now, first=t == 1) for t, (before, now) in pairs]
+
+
+class Step:
+    """One step: signal a, noise s, ᾱ of the step before it, β, and the two Gaussians that meet in the posterior."""
+
+    def __init__(self, before: Number, kept: Number, *, first: bool) -> None:
+        self.before, self.kept, self.first = before, kept, first
         self.a, self.s = mp.sqrt(self.kept), mp.sqrt(1 - self.kept)
         self.beta = 1 - self.kept / self.before
-        self.first = t == 1
 
     @property
     def variance(self) -> Number:
@@ -135,3 +146,37 @@ class Step:
     def reverse(self, variance: str) -> Number:
         """β_t, or β̃_t with β_1 at t = 1."""
         return self.beta if variance == "beta" or self.first else self.variance
+
+
+# ------------------------------------------------------------------------------------------------ bins
+
+
+def bin_edges(x: Number, levels: int) -> tuple[Number, Number]:
+    """The bin that x lies in; the outer ends are infinite."""
+    half = mp.one / (levels - 1)
+    place = int(mp.nint((x + 1) / (2 * half)))
+    centre = -1 + 2 * half * place
+    low = mp.ninf if place == 0 else centre - half
+    return low, mp.inf if place == levels - 1 else centre + half
+
+
+def bin_mass(x: Number, mean: Number, scale: Number, levels: int) -> Number:
+    """∫ of N(mean, scale²) over x's bin."""
+    low, high = ((edge - mean) / scale for edge in bin_edges(x, levels))
+    if low >= 0:
+        return _mass_from(low, high - low)
+    if high <= 0:
+        return _mass_from(-high, high - low)
+    return _mass_from(mp.zero, -low) + _mass_from(mp.zero, high)
+
+
+def _mass_from(near: Number, width: Number) -> Number:
+    """∫ of the normal density over [near, near + width], near ≥ 0: φ(near) ∫ e^{−near·u − u²/2} du.
+
+    The exponential falls over a length of 1/(1 + near), in which the pieces of the quadrature are cut; beyond 150 of them nothing is left.
+    """
+    length = 1 / (1 + near)
+    ends = [mp.zero, *(k * length for k in (1, 4, 12, 30, 70, 150) if k * length < width)]
+    ends += [width] if width < 150 * length else []
+    inner = mp.quad(lambda u: mp.exp(-near * u - u**2 / 2), ends)
+    return mp.npdf(near) * inner

@@ -43,6 +43,11 @@ class ConstantModel:
     guess: float | Tensor
     asked: list[int] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        """In a witness: what the model says, as JSON after the equals sign."""
+        guess = self.guess.tolist() if isinstance(self.guess, Tensor) else self.guess
+        return f"always x0 = {guess}"
+
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The prediction for noisy data `[B, *dims]` at original steps t `[B]`."""
         originals = {row.original: row.step for row in self.known.rows}
