@@ -1,10 +1,12 @@
 """The laws hold for this project, and the judge reports every way in which an implementation can fail."""
 
 import json
+import tomllib
 import unittest
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -345,3 +347,8 @@ def test_a_defect_in_the_reference_is_no_rounding_of_its_own(
     _rounded_error.cache_clear()
     assert outcomes[0].dtype == "float64"
     assert outcomes[0].classification == "bug"
+
+
+def test_our_own_version_is_recorded_as_the_libraries_are() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    assert Reference().version == project["version"]

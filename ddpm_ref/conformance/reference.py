@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
+from ddpm_ref import __version__
 from ddpm_ref.conformance.implementation import (
     Bound,
     Implementation,
@@ -61,6 +62,7 @@ class Reference(Implementation):
     """`ddpm_ref` itself."""
 
     name = "ddpm_ref"
+    version = __version__
 
     def schedule(self, setting: Setting) -> Schedule:
         """The schedule that every method uses: the one place where a mutant exchanges it."""
