@@ -295,15 +295,6 @@ def test_the_replicates_of_an_example_are_independent_in_t() -> None:
     torch.testing.assert_close(both, torch.full((2, 2), 0.25), rtol=0, atol=0.09)
 
 
-def test_two_stage_error_leaves_out_what_the_lattice_averages_away() -> None:
-    # A smooth function of the lattice's offset in one replicate: its mean over the lattice is fixed, its square is not.
-    offset = torch.arange(1000, dtype=torch.float64) / 1000
-    smooth = torch.stack([5 * torch.sin(2 * math.pi * offset), torch.zeros(1000)], dim=1)
-    noise = NoiseStream(5).normal((1000, 2), step=0, dtype=torch.float64)
-    # Variance of a mean of 2000 standard normals, estimated from about 667 degrees of freedom.
-    assert two_stage_error(smooth + noise, 1000) == pytest.approx(2000**-0.5, rel=0.1)
-
-
 def test_pilot_deals_steps_to_examples_at_random() -> None:
     q = torch.ones(50, dtype=torch.float64) / 50
     points = pilot_points(100, 7, q, NoiseStream(3))
