@@ -22,12 +22,14 @@ def bound_record(
         model: prices of a trained model and what it is, where one was given.
     """
     few = tuple(T for T in (1, 2, 10, 100, 1000, 4000) if 2 * steps[-1] >= T)
+    pointwise = exact.pointwise_slack(few[:5])
     results: dict[str, object] = {
         "gaps": exact.gaps(steps),
         "euler_half": exact.EULER / 2,
         "interiors": exact.interior_spread(steps),
         "unit_beta_largest_difference": exact.exact_equality(few),
-        "pointwise_least_slack": exact.pointwise_slack(few[:4]),
+        "pointwise": pointwise,
+        "pointwise_least_slack": min(float(str(row["least"])) for row in pointwise),
         "i_mmse": exact.i_mmse(),
         "prices": prices.gaussian_prices((10, 100, 1000)),
         "grid": None if grid is None else dict(grid),

@@ -96,6 +96,20 @@ def _bound_blocks(results: Mapping[str, Any]) -> list[Block]:
             "vanishes with T, as the continuous-time limit demands.",
             size=(7.0, 3.0),
         ),
+        Figure(
+            "bound-pointwise",
+            lambda canvas: _draw_pointwise(canvas, results["pointwise"]),
+            "For each x₀ by itself: the bound minus −ln of the density that the reverse chain itself has there, least, median and "
+            "largest of 200 draws of the field. It is the chain's loss of information, never negative; linear schedule.",
+            size=(7.0, 3.0),
+        ),
+        Figure(
+            "bound-i-mmse",
+            lambda canvas: _draw_i_mmse(canvas, results["i_mmse"]),
+            "I-MMSE: half the area under each curve is how far the entropy lies below that of N(0, I), per dimension. The denoising "
+            "error over the SNR is all that there is to know about a likelihood.",
+            size=(7.0, 3.0),
+        ),
         Paragraph(_SIGMA),
         _price_table(results["prices"], "Exact denoiser of the 64-dimensional field"),
     ]
@@ -177,6 +191,26 @@ def _draw_interiors(canvas: "Canvas", rows: Rows) -> None:
     axes = canvas.subplots()
     axes.plot([r["T"] for r in rows], [r["spread"] for r in rows], marker="o", color=PALETTE[0])
     axes.set(xscale="log", yscale="log", xlabel="T", ylabel="largest difference, nats/dim")
+
+
+def _draw_pointwise(canvas: "Canvas", rows: Rows) -> None:
+    axes = canvas.subplots()
+    for color, variance, label in zip(PALETTE, ("posterior", "beta"), ("β̃_t", "β_t"), strict=False):
+        chosen = [r for r in rows if (r["schedule"], r["variance"]) == ("linear", variance)]
+        steps = [r["T"] for r in chosen]
+        axes.plot(steps, [r["median"] for r in chosen], marker="o", color=color, label=label)
+        low, high = ([r[end] for r in chosen] for end in ("least", "largest"))
+        axes.fill_between(steps, low, high, color=color, alpha=0.25, linewidth=0)
+    axes.set(xscale="log", yscale="log", xlabel="T", ylabel="slack, nats")
+    axes.legend(title="variance")
+
+
+def _draw_i_mmse(canvas: "Canvas", rows: Rows) -> None:
+    axes = canvas.subplots()
+    for color, row in zip(PALETTE, rows, strict=False):
+        axes.plot(row["log_snr"], row["integrand"], color=color, label=row["data"])
+    axes.set(xlabel="ln SNR", ylabel="SNR·[1/(1+SNR) − mmse/D]", xlim=(-14, 14))
+    axes.legend()
 
 
 def _price_table(rows: Rows, caption: str) -> Table:
