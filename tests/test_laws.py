@@ -352,3 +352,28 @@ def test_a_defect_in_the_reference_is_no_rounding_of_its_own(
 def test_our_own_version_is_recorded_as_the_libraries_are() -> None:
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert Reference().version == project["version"]
+
+
+class Empty(Implementation):
+    """Returns what holds no tensor."""
+
+    name = "empty"
+
+    def settings(self):
+        return (Setting("linear", 7),)
+
+    def tables(self, setting):
+        return 3
+
+    def q_sample(self, setting, x0, t, noise):
+        return ()
+
+
+@pytest.mark.parametrize(
+    "id", ["I24-beta", "I25-terminal", "I14-tables", "I17-separable", "I14-finite"]
+)
+def test_a_law_does_not_hold_over_nothing(id) -> None:
+    outcome = judge(LAWS[id], Empty(), torch.float64)
+    assert outcome.status == "error"
+    wanted = "dict of tensors" if "tables" in outcome.message else "tuple without a tensor"
+    assert wanted in outcome.message

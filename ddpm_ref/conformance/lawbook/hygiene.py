@@ -105,14 +105,17 @@ def _unbatched(setting: Setting, known: Truth) -> Iterator[tuple[str, dict[str, 
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    """All tensors of a result."""
-    if isinstance(result, Tensor):
-        return [result]
+    """All tensors of a result, of which there must be one: over none, every law here would hold."""
     if isinstance(result, (Posterior, Bound)):
-        return [v for v in vars(result).values() if isinstance(v, Tensor)]
-    if isinstance(result, Mapping):
-        return [v for v in result.values() if isinstance(v, Tensor)]
-    return [v for v in result if isinstance(v, Tensor)] if isinstance(result, tuple) else []
+        parts = list(vars(result).values())
+    elif isinstance(result, Mapping):
+        parts = list(result.values())
+    else:
+        parts = list(result) if isinstance(result, tuple) else [result]
+    found = [part for part in parts if isinstance(part, Tensor)]
+    if not found:
+        raise TypeError(f"a {type(result).__name__} without a tensor was returned")
+    return found
 
 
 def _row(arguments: Mapping[str, Any], index: int) -> list[Any]:
@@ -194,9 +197,9 @@ def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
                 result = getattr(candidate, method)(*arguments.values())
                 if isinstance(result, Posterior):
                     result = (result.mean, result.variance)
+                    if all(part is None for part in result):
+                        raise NotOffered(f"{candidate.name} offers neither mean nor variance")
                 kept = _tensors(result)
-                if not kept:
-                    raise NotOffered(f"{candidate.name} returns no tensor from {method}")
                 return torch.tensor([sum(int((~torch.isfinite(v)).sum()) for v in kept)])
 
             yield Case(

@@ -1,6 +1,6 @@
 """Laws on schedules: the tables are those of the named definition, and accurate at both ends."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,11 +13,16 @@ _ACCURACY = "The notation table promises tables accurate to 1e-12 at every t; fl
 
 
 def _entry(key: str) -> Callable[[object], Tensor | None]:
-    def select(tables: object) -> Tensor | None:
-        assert isinstance(tables, dict)
-        return tables.get(key)
+    return lambda tables: _tables(tables).get(key)
 
-    return select
+
+def _tables(returned: object) -> Mapping[str, Tensor]:
+    """What `tables` returned, if it is what it should be."""
+    if not isinstance(returned, Mapping):
+        raise TypeError(
+            f"tables returned {type(returned).__name__}; a dict of tensors [T], such as {{'beta': …}}, is expected"
+        )
+    return returned
 
 
 def _table_law(key: str, quantity: Callable[[Row], Number], *, relative: bool) -> Check:
@@ -55,7 +60,7 @@ def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
     for setting in implementation.settings():
 
         def count(candidate: Implementation, setting: Setting = setting) -> Tensor:
-            tables = candidate.tables(setting)
+            tables = _tables(candidate.tables(setting))
             bad = 0
             for key, table in tables.items():
                 allowed = table[:-1] if setting.zero_terminal_snr and key == "log_snr" else table
@@ -76,7 +81,7 @@ def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
     for setting in implementation.settings():
 
         def rises(candidate: Implementation, setting: Setting = setting) -> Tensor:
-            tables = candidate.tables(setting)
+            tables = _tables(candidate.tables(setting))
             table = _entry("log_snr")(tables)
             table = _entry("alpha_bar")(tables) if table is None else table
             if table is None:
@@ -93,6 +98,11 @@ def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
         )
 
 
+def _last_alpha_bar(returned: object) -> Tensor | None:
+    table = _tables(returned).get("alpha_bar")
+    return None if table is None else table[-1:]
+
+
 def _terminal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
         last = known.rows[-1]
@@ -101,7 +111,7 @@ def _terminal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
             {"setting": setting},
             torch.tensor([float(last.alpha_bar)], dtype=torch.float64),
             float(last.alpha_bar) or 1.0,
-            select=lambda tables: None if "alpha_bar" not in tables else tables["alpha_bar"][-1:],
+            select=_last_alpha_bar,
             exact=lambda index, last=last: last.alpha_bar,  # type: ignore[misc]
             label="last entry of tables['alpha_bar']",
             may_refuse=True,
