@@ -311,10 +311,6 @@ def check_address(
     """
     if len(shape) == 0:
         raise ValueError("shape [] has no samples: the first dimension is the batch; pass (1, ...)")
-    if min(shape) < 0:
-        raise ValueError(
-            f"shape {list(shape)} has a negative size: the rule is [B, *dims], all >= 0"
-        )
     Use(use)
     _checked("step", step, 32)
     _checked("first_index", first_index, 63)

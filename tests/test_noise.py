@@ -301,8 +301,9 @@ def test_integers_are_uniform_and_bounded():
     assert wide.max() < 2**31
 
 
-def test_integers_follow_their_definition():
-    seed, step, width = 77, 5, 1000
+@pytest.mark.parametrize("width", [1000, 2**31 - 1])  # the wide one carries from the low words
+def test_integers_follow_their_definition(width):
+    seed, step = 77, 5
     values = NoiseStream(seed).integers((2, 40), low=3, high=3 + width, use=Use.PILOT, step=step)
     for row, position in itertools.product(range(2), range(40)):
         block, half = place(position, double=True)

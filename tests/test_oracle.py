@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
@@ -353,6 +354,10 @@ def test_fit_recovers_moments_and_allows_flat_directions() -> None:
     oracle = GaussianOracle.fit(data.view(101, 1, 3))
     assert oracle.dims == (1, 3)
     torch.testing.assert_close(oracle.mean, data.mean(dim=0))
+    covariance = oracle.basis @ torch.diag(oracle.spectrum) @ oracle.basis.T
+    torch.testing.assert_close(
+        covariance.numpy(), np.cov(data.numpy().T, bias=True), atol=1e-12, rtol=0
+    )
     assert oracle.entropy().item() == -math.inf
     with pytest.raises(ValueError, match="eigenvalue 0"):
         oracle.log_prob(data[:2].view(2, 1, 3))
