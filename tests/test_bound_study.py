@@ -165,6 +165,40 @@ def estimator_results() -> dict:
     }
 
 
+def test_several_estimates_are_summed_up_by_their_range_and_the_least_interval() -> None:
+    records = []
+    for subject, evaluations, factor in (("v", 84, 9.0), ("eps", 28, 2.0), ("eps", 84, 4.0)):
+        results = estimator_results()
+        results["coverage"]["estimate"] = 0.9 + evaluations / 2100
+        results["evaluation_ratios"] = {
+            way: results["coverage"]
+            | {"estimate": factor, "low": factor - 0.5, "high": factor + 0.5}
+            for way in OTHERS
+        }
+        protocol = {"subject": subject, "evaluations": evaluations, "images": 7, "T": 10}
+        samples = {name: {"values": [0.1, -0.2]} for name in (*OTHERS, "estimate_elbo")}
+        records.append(
+            new_record(
+                "estimator",
+                protocol=protocol | {"bound": "words"},
+                samples=samples,
+                results=results,
+            )
+        )
+    found = section(records)
+    assert found is not None
+    (headline,) = found.headlines
+    assert "4 to 12 evaluations an image" in headline
+    assert headline.count("2 × (95 % interval 1.5 … 2.5) to 9 × fewer") == 3
+    assert "covered 91.3 to 94.0 % of 400" in headline
+    (table,) = (block for block in found.blocks if hasattr(block, "rows"))
+    assert [row[:3] for row in table.rows] == [
+        ["eps", "7, 10", "28 (4)"],
+        ["eps", "7, 10", "84 (12)"],
+        ["v", "7, 10", "84 (12)"],
+    ]
+
+
 def test_records_make_a_section_with_strict_json() -> None:
     from bench.bound import record as module
     from bench.report.figures import svg
@@ -175,7 +209,7 @@ def test_records_make_a_section_with_strict_json() -> None:
         steps=(10, 30), grid=grid, model={"rows": [row], "images": 7, "T": 10}
     )
     samples = {name: {"values": [0.1, -0.2]} for name in (*OTHERS, "estimate_elbo")}
-    protocol = {"evaluations": 99, "images": 7, "T": 10, "bound": "words", "repetitions": 400}
+    protocol = {"subject": "eps", "evaluations": 99, "images": 7, "T": 10, "bound": "words"}
     estimator = new_record(
         "estimator", protocol=protocol, samples=samples, results=estimator_results()
     )

@@ -63,7 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _subject(arguments: argparse.Namespace) -> str:
-    return "a model of your own" if arguments.model else "a checkpoint of `ddpm-bench train`"
+    """What tells one model from another in a table: a figure depends on the network and its schedule."""
+    if arguments.model:
+        return "a model of your own"
+    from ddpm_ref.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(arguments.checkpoint, device="cpu")
+    config = checkpoint.config
+    size = sum(values.numel() for values in checkpoint.model.parameters())
+    return f"{config.parameterization}/{config.weighting}, {config.schedule}, {config.network} of {size} parameters"
 
 
 def _print(record: "Record") -> None:
