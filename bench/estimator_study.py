@@ -154,7 +154,13 @@ def _full_sum(
 
 
 def estimator_record(
-    question: Question, pool: Pool, *, evaluations: int, repetitions: int, subject: str
+    question: Question,
+    pool: Pool,
+    *,
+    evaluations: int,
+    repetitions: int,
+    subject: str,
+    command: str,
 ) -> Record:
     """Coverage over `repetitions` and the ratios of evaluations, with intervals.
 
@@ -164,6 +170,7 @@ def estimator_record(
         evaluations: the budget of one estimate.
         repetitions: independent estimates.
         subject: what the model is, for the record.
+        command: what makes the record again.
     """
     found = [
         estimate_elbo(
@@ -194,6 +201,7 @@ def estimator_record(
         "estimator",
         protocol={
             "subject": subject,
+            "command": command,
             "bound": found[0].protocol.describe(),
             "evaluations": evaluations,
             "repetitions": repetitions,

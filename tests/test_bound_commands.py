@@ -1,5 +1,7 @@
 """`ddpm-bench bound` and `ddpm-bench estimator`: they write records that load, and exit with what they found."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -47,7 +49,30 @@ def test_estimator_writes_its_record_and_reports_ratios(factory, tmp_path, capsy
         "uniform t",
         "importance-sampled t",
     }
+    assert record.protocol["subject"] == "a model of your own"
+    assert record.protocol["command"] == (
+        "ddpm-bench estimator --model FILE.py:FACTORY --data digits --part heldout --examples 23 --seed 0 "
+        "--evaluations 150 --repetitions 12 --reference-draws 96"
+    )
     assert "covers" in capsys.readouterr().out
+
+
+def test_the_command_of_an_estimator_record_trains_the_same_network(tmp_path, capsys) -> None:
+    options = ("--parameterization", "v", "--set", 'schedule="cosine"', "--set", "T=9")
+    options += ("--set", "network_options.base=8", "--set", "network_options.attention=[]")
+    assert main(["train", *options, "--steps", "2", "--out", str(tmp_path / "run")]) == 0
+    checkpoint, words = str(tmp_path / "run" / "checkpoint.pt"), ("--evaluations", "64")
+    words += ("--examples", "5", "--repetitions", "2", "--reference-draws", "1")
+    main(["estimator", checkpoint, *words, "--out", str(tmp_path / "records")])
+    protocol = only_record(tmp_path / "records").protocol
+    assert re.fullmatch(r"v/simple, cosine, unet of \d+ parameters", protocol["subject"])
+    training, estimating = protocol["command"].split(" && ")
+    assert "--evaluations 64" in estimating
+    assert str(tmp_path) not in protocol["command"]
+    again = [word.replace("RUN", str(tmp_path / "again")) for word in shlex.split(training)[1:]]
+    assert main(again) == 0
+    first, second = (tmp_path / name / "config.toml" for name in ("run", "again"))
+    assert first.read_text() == second.read_text()
 
 
 def test_bound_prices_a_model_and_exits_0(factory, tmp_path, capsys, monkeypatch) -> None:

@@ -189,13 +189,13 @@ def test_several_estimates_are_summed_up_by_their_range_and_the_least_interval()
     assert found is not None
     (headline,) = found.headlines
     assert "4 to 12 evaluations an image" in headline
-    assert headline.count("2 × (95 % interval 1.5 … 2.5) to 9 × fewer") == 3
+    assert headline.count("2 × [1.5, 2.5] to 9 × fewer") == 3
     assert "covered 91.3 to 94.0 % of 400" in headline
     (table,) = (block for block in found.blocks if hasattr(block, "rows"))
     assert [row[:3] for row in table.rows] == [
-        ["eps", "7, 10", "28 (4)"],
-        ["eps", "7, 10", "84 (12)"],
-        ["v", "7, 10", "84 (12)"],
+        ["eps, T = 10", "7", "28 (4)"],
+        ["eps, T = 10", "7", "84 (12)"],
+        ["v, T = 10", "7", "84 (12)"],
     ]
 
 

@@ -7,13 +7,14 @@ import random
 import re
 import sys
 import types
+from dataclasses import replace
 
 import jsonschema
 import pytest
 
 from bench.__main__ import main
 from bench.record import load, new_record, save
-from bench.report import build, render, write
+from bench.report import build, render, reproduce, write
 from bench.report import figures as figure_style
 from bench.report.blocks import Cell, Code, Figure, Fold, Note, Paragraph, Section, Table
 from bench.report.document import PARTS
@@ -190,6 +191,27 @@ def test_records_and_commands_are_named(files, records):
         for file in ("report.html", "report.md", "report.json"):
             assert record.sha256 in files[file]
         assert record.protocol["command"] in files["report.md"]
+
+
+def test_commands_stand_under_the_commit_that_they_were_run_at():
+    def at(commit, kind, **protocol):
+        return replace(new_record(kind, protocol=protocol), environment={"commit": commit})
+
+    records = [
+        at("aaa", "run", command="ddpm-bench run"),
+        at("aaa", "bound"),
+        at("bbb", "noise", command="ddpm-bench noise-test"),
+        at("aaa", "study", command="ddpm-bench run"),
+        at("bbb", "throughput"),
+    ]
+    code = next(block for block in reproduce.section(records).blocks if isinstance(block, Code))
+    assert code.text.splitlines() == [
+        "git checkout aaa",
+        "ddpm-bench run",
+        "git checkout bbb",
+        "ddpm-bench noise-test",
+        "# throughput: its protocol is in the record",
+    ]
 
 
 def test_a_broken_part_is_said_and_costs_no_other(records, parts):

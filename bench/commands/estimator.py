@@ -1,6 +1,8 @@
 """`ddpm-bench estimator`: does the budgeted bits/dim estimate keep its promises on this model?"""
 
 import argparse
+import dataclasses
+import shlex
 from typing import TYPE_CHECKING
 
 from bench.commands import elbo as elbo_command
@@ -8,10 +10,16 @@ from bench.errors import at_least, writable_directory
 
 if TYPE_CHECKING:
     from bench.record import Record
+    from ddpm_ref.config import TrainConfig
 
 HELP = """coverage and cost of the budgeted bits/dim estimate, against other ways to spend evaluations
 
   ddpm-bench estimator runs/digits/checkpoint.pt --data digits --out reports/records"""
+
+_MATTERS = (
+    "data", "part", "examples", "schedule", "T", "parameterization", "first_step", "variance", "decoder", "clip", "seed",
+    "evaluations", "repetitions", "reference_draws",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = writable_directory(arguments.out)
     question = elbo_command.question_from(arguments)
     pool = fill_pool(question, arguments.reference_draws)
+    subject, command = _subject(arguments)
     honest = True
     for evaluations in arguments.evaluations:
         record = estimator_record(
@@ -54,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
             pool,
             evaluations=evaluations,
             repetitions=arguments.repetitions,
-            subject=_subject(arguments),
+            subject=subject,
+            command=command,
         )
         _print(record)
         print(f"record: {save(record, directory)}")
@@ -62,16 +72,47 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if honest else 1
 
 
-def _subject(arguments: argparse.Namespace) -> str:
-    """What tells one model from another in a table: a figure depends on the network and its schedule."""
+def _subject(arguments: argparse.Namespace) -> tuple[str, str]:
+    """What tells one model from another in a table, and how to measure again, a user's own paths left out."""
     if arguments.model:
-        return "a model of your own"
+        return "a model of your own", _command(arguments, "--model FILE.py:FACTORY")
     from ddpm_ref.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.checkpoint, device="cpu")
     config = checkpoint.config
     size = sum(values.numel() for values in checkpoint.model.parameters())
-    return f"{config.parameterization}/{config.weighting}, {config.schedule}, {config.network} of {size} parameters"
+    subject = f"{config.parameterization}/{config.weighting}, {config.schedule}, {config.network} of {size} parameters"
+    training = f"ddpm-bench train {_choices(config)}--out RUN"
+    return subject, f"{training} && {_command(arguments, 'RUN/checkpoint.pt')}"
+
+
+def _choices(config: "TrainConfig") -> str:
+    """Every key that is not at its default, as options of the trainer."""
+    from ddpm_ref.config import TrainConfig
+
+    config = dataclasses.replace(config, data=_without_path(config.data))
+    usual, table, words = TrainConfig().to_toml().splitlines(), "", ""
+    for line in config.to_toml().splitlines():
+        if line.startswith("["):
+            table = line.strip("[]") + "."
+        elif line and (table or line not in usual):
+            words += f"--set {shlex.quote(table + line)} "
+    return words
+
+
+def _command(arguments: argparse.Namespace, subject: str) -> str:
+    """`ddpm-bench estimator` with the options that bear on the figures."""
+    words = [f"ddpm-bench estimator {subject}"]
+    for name in _MATTERS:
+        value = getattr(arguments, name)
+        if value is not None:
+            values = value if isinstance(value, list) else [_without_path(str(value))]
+            words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, values))}")
+    return " ".join(words)
+
+
+def _without_path(data: str) -> str:
+    return "folder:PATH" if data.startswith("folder:") else data
 
 
 def _print(record: "Record") -> None:

@@ -248,13 +248,13 @@ def _estimator_blocks(records: Sequence[Record]) -> list[Block]:
         Table(
             (
                 "model",
-                "images, T",
+                "images",
                 "evaluations (an image)",
-                "95 % interval covers (goal 92–98 %)",
-                *(f"{way} needs (goal ≥ {goal:g} ×)" for way, goal in _GOALS.items()),
+                "covered (goal 92–98 %)",
+                *(f"{way} (goal ≥ {goal:g} ×)" for way, goal in _GOALS.items()),
             ),
             [_estimator_row(record) for record in records],
-            f"Evaluations at equal error, as multiples of `estimate_elbo`'s. Protocol of the last row: {last.protocol['bound']}.",
+            f"Evaluations at equal error, as multiples of `estimate_elbo`'s; brackets are 95 % intervals. Covered: the share of {last.results['coverage']['n']} 95 % intervals that hold the reference. Protocol of the last row: {last.protocol['bound']}.",
         ),
         Figure(
             "estimator-errors",
@@ -275,12 +275,11 @@ def _estimator_row(record: Record) -> list[str | Cell]:
     protocol, coverage = record.protocol, record.results["coverage"]
     good = 0.92 <= coverage["estimate"] <= 0.98
     row: list[str | Cell] = [
-        f"{protocol['subject']}",
-        f"{protocol['images']}, {protocol['T']}",
+        f"{protocol['subject']}, T = {protocol['T']}",
+        str(protocol["images"]),
         f"{protocol['evaluations']} ({protocol['evaluations'] / protocol['images']:.3g})",
         Cell(
-            f"{100 * coverage['estimate']:.1f} % of {coverage['n']} "
-            f"({100 * coverage['low']:.1f} … {100 * coverage['high']:.1f} %)",
+            f"{100 * coverage['estimate']:.1f} % [{100 * coverage['low']:.1f}, {100 * coverage['high']:.1f}]",
             "good" if good else "bad",
         ),
     ]
@@ -293,8 +292,13 @@ def _estimator_row(record: Record) -> list[str | Cell]:
 
 def _times(ratio: Mapping[str, Any]) -> str:
     if ratio["low"] is None:
-        return f"{ratio['estimate']:.4g} × ({ratio['method']})"
-    return f"{ratio['estimate']:.4g} × (95 % interval {ratio['low']:.4g} … {ratio['high']:.4g})"
+        return f"{_three(ratio['estimate'])} × ({ratio['method']})"
+    return f"{_three(ratio['estimate'])} × [{_three(ratio['low'])}, {_three(ratio['high'])}]"
+
+
+def _three(value: float) -> str:
+    """Three digits, or all of a whole number that has more."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _draw_errors(canvas: "Canvas", record: Record) -> None:
@@ -317,7 +321,8 @@ def _estimator_headline(records: Sequence[Record]) -> str:
         for way in _GOALS
     }
     said = {
-        way: _times(ratios[0]) + (f" to {ratios[-1]['estimate']:.4g} ×" if len(ratios) > 1 else "")
+        way: _times(ratios[0])
+        + (f" to {_three(ratios[-1]['estimate'])} ×" if len(ratios) > 1 else "")
         for way, ratios in ways.items()
     }
     shares = [record.protocol["evaluations"] / record.protocol["images"] for record in records]

@@ -13,7 +13,7 @@ def section(records: Sequence[Record]) -> Section:
     """Commands from a clone to this page, and the table of records."""
     names = " ".join(f"records/{record.name}" for record in records)
     blocks: list[Block] = [
-        Paragraph("To measure again, at the same commit:"),
+        Paragraph("To measure again, at the same commits:"),
         Code("\n".join(_measure(records))),
         Paragraph(
             "To make this page again from its records, byte for byte "
@@ -30,9 +30,14 @@ def section(records: Sequence[Record]) -> Section:
 
 
 def _measure(records: Sequence[Record]) -> list[str]:
-    commits = dict.fromkeys(r.environment.get("commit") for r in records)
-    checkout = [f"git checkout {commit}" for commit in commits if commit]
-    commands = dict.fromkeys(r.protocol.get("command") for r in records)
-    return [*checkout[-1:], *(str(command) for command in commands if command)] or [
-        "ddpm-bench run"
-    ]
+    """The commands of each commit. A run states its own command and speaks for the parts that state none."""
+    lines: list[str] = []
+    for commit in dict.fromkeys(r.environment.get("commit") for r in records):
+        group = [r for r in records if r.environment.get("commit") == commit]
+        commands = dict.fromkeys(r.protocol.get("command") for r in group)
+        said = [str(command) for command in commands if command]
+        silent = dict.fromkeys(r.kind for r in group if not r.protocol.get("command"))
+        if not any(r.kind == "run" for r in group):
+            said += [f"# {kind}: its protocol is in the record" for kind in silent]
+        lines += [f"git checkout {commit}"] * bool(commit) + said
+    return lines or ["ddpm-bench run"]
