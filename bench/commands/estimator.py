@@ -88,9 +88,10 @@ def _subject(arguments: argparse.Namespace) -> tuple[str, str]:
 
 def _choices(config: "TrainConfig") -> str:
     """Every key that is not at its default, as options of the trainer."""
+    from bench.data import without_path
     from ddpm_ref.config import TrainConfig
 
-    config = dataclasses.replace(config, data=_without_path(config.data))
+    config = dataclasses.replace(config, data=without_path(config.data))
     usual, table, words = TrainConfig().to_toml().splitlines(), "", ""
     for line in config.to_toml().splitlines():
         if line.startswith("["):
@@ -102,17 +103,15 @@ def _choices(config: "TrainConfig") -> str:
 
 def _command(arguments: argparse.Namespace, subject: str) -> str:
     """`ddpm-bench estimator` with the options that bear on the figures."""
+    from bench.data import without_path
+
     words = [f"ddpm-bench estimator {subject}"]
     for name in _MATTERS:
         value = getattr(arguments, name)
         if value is not None:
-            values = value if isinstance(value, list) else [_without_path(str(value))]
+            values = value if isinstance(value, list) else [without_path(str(value))]
             words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, values))}")
     return " ".join(words)
-
-
-def _without_path(data: str) -> str:
-    return "folder:PATH" if data.startswith("folder:") else data
 
 
 def _print(record: "Record") -> None:

@@ -87,8 +87,9 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
 
 def _command(preset: str, data: str) -> str:
     """What reproduces the run; a user's own path stays out of it."""
-    name = "folder:PATH" if data.startswith("folder:") else data
-    return f"ddpm-bench run --preset {preset} --data {name}"
+    from bench.data import without_path
+
+    return f"ddpm-bench run --preset {preset} --data {without_path(data)}"
 
 
 def _device(name: str) -> str:

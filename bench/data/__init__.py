@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.data.dataset import DataSet, assemble, split_by_content
 from bench.errors import unknown
 
-__all__ = ["LOADERS", "DataSet", "load"]
+__all__ = ["LOADERS", "DataSet", "load", "without_path"]
 
 _DIGITS_HELDOUT, _DIGITS_TUNE = 500, 100
 _DIGITS_SOURCE = (
@@ -94,3 +94,8 @@ def load(name: str, root: Path | None = None) -> DataSet:
     if name not in LOADERS:
         raise unknown("data set", name, [*LOADERS, "folder:PATH"])
     return LOADERS[name](root)
+
+
+def without_path(name: str) -> str:
+    """The name as a record may state it: a user's own folder stays out."""
+    return "folder:PATH" if name.startswith("folder:") else name

@@ -251,7 +251,7 @@ def _estimator_blocks(records: Sequence[Record]) -> list[Block]:
             "Evaluations that other ways need for an equal error, as multiples of `estimate_elbo`'s (goals: "
             f"{', '.join(f'{way} {goal:g} ×' for way, goal in _GOALS.items())}); brackets are 95 % intervals, parentheses "
             "evaluations an image. Covered: the share of 95 % intervals that hold the reference (goal 92–98 %), of "
-            f"{last.results['coverage']['n']}. Protocol of the last row: {last.protocol['bound']}.",
+            f"{_repetitions(records)}. Protocol of the last row: {last.protocol['bound']}.",
         ),
         Figure(
             "estimator-errors",
@@ -326,9 +326,13 @@ def _estimator_headline(records: Sequence[Record]) -> str:
     return (
         f"Bits/dim on a budget of {_range(shares, '.3g')} evaluations an image: `estimate_elbo` needs {said['full sum']} fewer "
         f"network evaluations than the full sum, {said['uniform t']} fewer than uniform t and {said['importance-sampled t']} "
-        f"fewer than importance-sampled t; its 95 % interval covered {_range(covered, '.1f')} % of "
-        f"{records[0].results['coverage']['n']} repetitions."
+        f"fewer than importance-sampled t; its 95 % interval covered {_range(covered, '.1f')} % of {_repetitions(records)} "
+        "repetitions."
     )
+
+
+def _repetitions(records: Sequence[Record]) -> str:
+    return _range([int(record.results["coverage"]["n"]) for record in records], "d")
 
 
 def _range(values: Sequence[float], form: str) -> str:

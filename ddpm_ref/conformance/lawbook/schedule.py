@@ -82,8 +82,8 @@ def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
 
         def rises(candidate: Implementation, setting: Setting = setting) -> Tensor:
             tables = _tables(candidate.tables(setting))
-            table = _entry("log_snr")(tables)
-            table = _entry("alpha_bar")(tables) if table is None else table
+            table = tables.get("log_snr")
+            table = tables.get("alpha_bar") if table is None else table
             if table is None:
                 raise NotOffered(f"{candidate.name} offers no table of ᾱ or log-SNR")
             return (table.diff() >= 0).sum().reshape(1)
