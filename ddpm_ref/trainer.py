@@ -34,6 +34,12 @@ from ddpm_ref.schedule import Schedule
 from ddpm_ref.training_state import TrainingState, content_hash, new_state, training_dtype
 from ddpm_ref.validation import check_finite, check_floating
 
+if dist.is_available():
+    # Its functions keep, as a default argument, the process group that exists when the module is first imported, and optimizers
+    # import it lazily. Imported too late, it keeps the group and gloo's threads alive past `destroy_process_group`; one that then
+    # frees a tensor while the interpreter shuts down aborts the process (pytorch issue 190489).
+    import torch.distributed.nn
+
 
 @dataclass(frozen=True, eq=False)
 class Step:

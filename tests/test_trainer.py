@@ -195,17 +195,19 @@ def test_data_and_config_are_not_changed():
 
 
 WORKER = """
-import sys, torch
+import sys, torch, weakref
 from torch import distributed as dist
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.trainer import train
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=sys.argv[1], rank=1, world_size=2)
+group = weakref.ref(dist.group.WORLD)
 generator = torch.Generator().manual_seed(2)
 images = torch.rand((13, 2, 3, 5), generator=generator) * 2 - 1
 for step in train(TrainConfig.from_toml(sys.argv[2]), images):
     print(step.loss.hex(), *(value.hex() for value in step.losses.tolist()))
 dist.destroy_process_group()
+sys.exit("something keeps the process group, and its threads, alive" if group() else 0)
 """
 
 
