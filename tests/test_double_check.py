@@ -68,6 +68,96 @@ def test_the_right_number_at_the_same_place_is_not_confirmed_as_wrong(id: str) -
         assert double_check(id, right)["confirmed"] is False
 
 
+# ------------------------------------------------------------------------------------------------ everything a little off
+
+
+class Spoiled(Reference):
+    """Everything off by one in a thousand, so that every law leaves a witness."""
+
+    def settings(self) -> Sequence[Setting]:
+        return (
+            Setting("linear", 1000),
+            Setting("cosine", 13),
+            Setting("sigmoid", 100),
+            Setting("linear", 1000, timesteps=(1, 2, 17, 499, 1000)),
+        )
+
+
+def _spoil(name: str) -> None:
+    original = getattr(Reference, name)
+
+    def spoiled(self, *arguments):
+        found = original(self, *arguments)
+        if isinstance(found, Tensor):
+            return found * 1.001
+        if isinstance(found, Posterior):
+            parts = (found.mean, found.variance, found.log_variance)
+            return Posterior(*(None if part is None else part * 1.001 for part in parts))
+        if isinstance(found, tuple):
+            return tuple(part * 1.001 for part in found)
+        return {key: table * 1.001 for key, table in found.items()}
+
+    setattr(Spoiled, name, spoiled)
+
+
+for _name in (
+    "tables",
+    "q_sample",
+    "posterior",
+    "reverse_variance",
+    "target",
+    "convert",
+    "weight",
+    "loss",
+    "hybrid_loss",
+    "bound_term",
+    "discretized_log_likelihood",
+    "gaussian_denoise",
+    "sampler_step",
+):
+    _spoil(_name)
+
+
+@pytest.mark.parametrize(
+    "id",
+    [
+        "I24-beta",
+        "I24-alpha-bar",
+        "I15-rest",
+        "I1-marginal",
+        "I2-mean",
+        "I20-posterior",
+        "I20-reverse",
+        "I3-target",
+        "I3-conversion",
+        "I7-definition",
+        "I5-weight",
+        "I5-loss",
+        "I5-term",
+        "I21-hybrid",
+        "I8-value",
+        "I8-tails",
+        "I8-gradient",
+        "I30-gaussian-denoiser",
+        "I16-ancestral",
+        "I16-ddim",
+    ],
+)
+def test_the_second_computation_agrees_with_the_law_and_not_with_the_defect(id: str) -> None:
+    outcome = judge(LAWS[id], Spoiled(), torch.float64, stop_early=True)
+    assert outcome.status == "fail"
+    checked = double_check(id, outcome.witness)
+    assert checked["confirmed"] is True, checked
+    # Two derivations in 50 digits from the same float64 arguments: they differ by the law's rounding of its own answer at most.
+    assert float(checked["value"]) == pytest.approx(outcome.witness["expected"], rel=1e-11)
+
+
+def test_a_right_number_is_not_confirmed_as_wrong() -> None:
+    outcome = judge(LAWS["I1-marginal"], Spoiled(), torch.float64, stop_early=True)
+    right = {**outcome.witness, "measured": outcome.witness["expected"]}
+    assert double_check("I1-marginal", right)["confirmed"] is False
+
+
 # ------------------------------------------------------------------------------------------------ planted by hand
 
 
@@ -215,6 +305,17 @@ def nothing(label: str, message: str = "") -> str:
     found = double_check("I9-kl", witness)
     assert (found["value"], found["confirmed"]) == (None, None)
     return found["by"]
+
+
+def test_without_a_number_the_reason_is_given() -> None:
+    raised = {
+        "method": "convert",
+        "arguments": {},
+        "index": [],
+        "message": "convert raised NameError: x (y.py:3)",
+    }
+    assert double_check("I3-conversion", raised)["by"].endswith("NameError: x (y.py:3)")
+    assert double_check("I3-conversion", None) is None
 
 
 def test_what_nobody_can_recompute_is_said_to_be_so() -> None:
