@@ -43,6 +43,7 @@ _QUANTITIES: Mapping[str, Quantity] = {
     "weight": process.weight,
     "Σ over t ≥ 2 of the elbo weight in x0 space": process.weights_in_sum,
     "loss": process.loss,
+    "gradient of loss in the prediction": process.loss_gradient,
     "hybrid_loss": process.hybrid,
     "bound_term": process.bound_term,
     "prior_kl": process.prior_kl,

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 _ORDER = {"bug": 0, "convention": 1, "precision": 2, None: 3}
 _WIDTH = 110
+_MANNERS = ("I17", "I18")
 
 
 def table(examined: "Examined", laws: "Sequence[Law]") -> str:
     """One line per law that the implementation offers something for; what it does not offer is listed below."""
+    from ddpm_ref.conformance.adapters.from_file import is_file_reference
+    from ddpm_ref.conformance.remarks import remarks
+
     adapter = examined.subject.implementation
     rows = {law.id: law for law in laws}
     by_law = _by_law(examined.outcomes)
@@ -26,6 +30,9 @@ def table(examined: "Examined", laws: "Sequence[Law]") -> str:
         f"{adapter.name} {adapter.version}".rstrip()
         + f": {_verdict(examined)}, {examined.seconds:.0f} s",
     ]
+    if is_file_reference(examined.subject.source):
+        notes = (_wrapped(f"note: {text}", "  ", "    ") for text in remarks(adapter))
+        lines += [line for note in notes for line in note]
     if offered:
         head = "".join(f"{name:<20s}" for name in DTYPES)
         lines.append(f"  {'law':<24s}{'':<32s}{head}".rstrip())
@@ -48,7 +55,7 @@ def _failures(one: "Examined", known: "dict[str, Law]") -> list[str]:
     """One block per failed law; laws that fail by the same exception share one."""
     blocks: dict[str, str] = {}
     same: dict[str, list[str]] = {}
-    for id, group in sorted(_failed(one).items(), key=lambda item: _rank(item[1])):
+    for id, group in sorted(_failed(one).items(), key=lambda item: _rank(known[item[0]], item[1])):
         cause = _exception(group[0]) or id
         if cause in blocks:
             same.setdefault(cause, []).append(id)
@@ -134,8 +141,10 @@ def _failed(examined: "Examined") -> "dict[str, list[Outcome]]":
     return _by_law(examined.failed)
 
 
-def _rank(group: "Sequence[Outcome]") -> int:
-    return min(_ORDER[outcome.classification] for outcome in group)
+def _rank(law: "Law", group: "Sequence[Outcome]") -> tuple[int, bool]:
+    """Bugs first; among them a law on manners that found something: a mixed-up batch shows in many other laws as a wrong number."""
+    cause = law.invariant in _MANNERS and not any(_exception(outcome) for outcome in group)
+    return min(_ORDER[outcome.classification] for outcome in group), not cause
 
 
 def _worst(group: "Sequence[Outcome]") -> str | None:

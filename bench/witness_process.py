@@ -193,6 +193,17 @@ def loss(witness: Witness) -> Found:
     return factor * sum(errors) / len(errors), "weight times mean squared error"
 
 
+def loss_gradient(witness: Witness) -> Found:
+    """Its derivative in one entry of the prediction."""
+    step, at, arguments = at_element(witness)
+    space, x0 = arguments["parameterization"], at("x0")
+    error = at("prediction") - step.say(space, x0, step.a * x0 + step.s * at("eps"))
+    dims = len(flat(arguments["x0"][0]))
+    return 2 * step.weight(
+        arguments["weighting"], space
+    ) * error / dims, "2 w (prediction − target)/D"
+
+
 def hybrid(witness: Witness) -> Found:
     """L_simple + λ L_vlb."""
     arguments, index = witness["arguments"], witness["index"]

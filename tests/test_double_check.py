@@ -24,7 +24,7 @@ from ddpm_ref.conformance.mutants import MUTANTS
 from ddpm_ref.conformance.runner import examine
 
 FLOAT64 = torch.float64
-DRAWN = {"I11-unbiased", "I28-normal"}
+DRAWN = {"I11-unbiased", "I16-ends", "I19-drawn", "I28-normal"}
 """Laws on what an implementation draws by itself: there is no number to compare with."""
 ASYMPTOTIC = {"I12-rate"}
 """The law's own number is a limit, the second one is that of the two lengths in question."""

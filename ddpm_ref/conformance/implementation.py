@@ -29,6 +29,8 @@ plain reading and holds on a declared one is reported as *convention*, with the 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -61,6 +63,50 @@ class Setting:
     timesteps: tuple[int, ...] | None = None
     beta: tuple[float, ...] | None = None
     log_snr: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """A setting that contradicts itself would be charged to the code under test.
+
+        Raises:
+            TypeError: a field of another type.
+            ValueError: T < 1, as many β or λ as there are not steps, both of them, steps that do not lead up to T.
+        """
+        if type(self.name) is not str or type(self.T) is not int:
+            raise TypeError(f"Setting({self.name!r}, {self.T!r}): a str and an int are expected")
+        if self.T < 1:
+            raise ValueError(f"Setting({self.name!r}, {self.T}): T must be at least 1")
+        for field, kind in (("beta", Real), ("log_snr", Real), ("timesteps", int)):
+            value = getattr(self, field)
+            tuple_of = isinstance(value, tuple) and all(isinstance(v, kind) for v in value)
+            if value is not None and not tuple_of:
+                raise TypeError(
+                    f"{field} of Setting({self.name!r}, {self.T}) is a {type(value).__name__}: pass a tuple of numbers, tuple(x.tolist())"
+                )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        if self.beta is not None and self.log_snr is not None:
+            raise ValueError(
+                f"Setting({self.name!r}, {self.T}) has beta and log_snr: pass one of them"
+            )
+        for field in ("beta", "log_snr"):
+            value = getattr(self, field)
+            if value is not None and len(value) != self.T:
+                raise ValueError(
+                    f"Setting({self.name!r}, {self.T}) has {len(value)} numbers of {field} for {self.T} steps: pass one for each"
+                )
+        steps = self.timesteps
+        if steps is None:
+            return
+        if (
+            not steps
+            or steps[0] < 1
+            or steps[-1] != self.T
+            or any(a >= b for a, b in pairwise(steps))
+        ):
+            raise ValueError(
+                f"timesteps {steps} of Setting({self.name!r}, {self.T}) must increase from at least 1 to {self.T}"
+            )
 
     @property
     def steps(self) -> int:
@@ -113,6 +159,12 @@ class Bound:
 @dataclass(frozen=True)
 class Convention:
     """A meaning of its own that the library has on purpose.
+
+        conventions = (
+            Convention("σ space", "x_t is x_0 + σ_t ε", "my_library/noise.py", MineInOurSpace),
+        )
+
+    where `MineInOurSpace` is a subclass of the adapter that overrides what has to be read differently.
 
     Attributes:
         name: a few words, for the matrix.
@@ -180,11 +232,17 @@ class Implementation:
         raise self._missing("q_sample that draws its own noise")
 
     def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
-        """q(x_{t−1} | x_t, x_0) (Ho et al. 2020, eq. 7)."""
+        """q(x_{t−1} | x_t, x_0) (Ho et al. 2020, eq. 7) as a `Posterior`: the mean, and β̃_t and ln β̃_t where the library has them.
+
+        At t = 1 they are 0 and −∞. A library that keeps a floor for ln 0 on purpose declares a `Convention`.
+        """
         raise self._missing("posterior")
 
     def reverse_variance(self, setting: Setting, variance: str, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(variance, log-variance) `[B]` each of the reverse step for `posterior` (β̃_t; β_1 at t = 1) or `beta` (β_t)."""
+        """(variance, log-variance) `[B]` each of the reverse step, for `posterior` (β̃_t) or `beta` (β_t), t ≥ 2.
+
+        At t = 1, where samplers add no noise and bounds have their decoder, the two have to agree and nothing else is asked.
+        """
         raise self._missing("reverse variance")
 
     def learned_variance(
@@ -218,7 +276,8 @@ class Implementation:
         """Factor on the squared error in that space, `[B]`.
 
         Weightings: `simple` (1 in eps space), `simple_x0` (1 in x0 space), `simple_v` (1 in v space), `elbo` (eq. 12 of
-        Ho et al. with the posterior variance), `truncated_snr`, `min_snr` (γ = 5), `p2` (k = 1, γ = 1).
+        Ho et al. with the posterior variance for t ≥ 2; at t = 1 the decoder's, 1/(2β_1) in x0 space), `truncated_snr`
+        (max(SNR, 1) in x0 space), `min_snr` (min(SNR, 5) in x0 space), `p2` (1/(1 + SNR) in eps space).
         """
         raise self._missing("weight")
 

@@ -4,8 +4,8 @@ A case ends in one of five ways: the result agrees; it differs; the method is no
 comparable (wrong shape, NaN). Whatever happens, the next case runs. The outcome reports the largest error over all cases,
 and as witness the *smallest* failing input: fewest numbers, then smallest T, then the element with the largest error.
 
-Arguments are cloned before each call, so that an implementation which writes into its inputs cannot corrupt the truth
-(the law on unchanged inputs looks for that on its own).
+Every call goes through `ddpm_ref.conformance.guarded`: what an implementation does to its inputs or to the state of torch cannot
+corrupt the truth.
 """
 
 import copy
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.guarded import Guarded, InterfaceError
 from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
-from ddpm_ref.conformance.lawbook.law import Case, Law, as_tensor
+from ddpm_ref.conformance.lawbook.law import Case, Law
 from ddpm_ref.conformance.lawbook.truth import digits
 
 DTYPE_NAMES = {
@@ -96,6 +97,7 @@ def judge(
         law.id, implementation.name, DTYPE_NAMES[dtype], "not-offered", 0.0, tolerance, 0
     )
     worst, answered, findings, missing = 0.0, 0, [], ""
+    candidate = Guarded(implementation)
     for case in _cases(law, implementation, dtype):
         if isinstance(case, NotOffered):
             missing = missing or str(case)
@@ -104,7 +106,7 @@ def judge(
             message = f"no case can be made: {described(case)}; look at settings()"
             return replace(blank, status="error", error=math.inf, message=message)
         try:
-            error, finding = _ask(case, implementation, tolerance)
+            error, finding = _ask(case, candidate, tolerance)
         except NotOffered as reason:
             missing = missing or str(reason)
             if not law.mixed and not _overrides(implementation, case.method):
@@ -117,7 +119,7 @@ def judge(
             if stop_early:
                 break
     if not answered:
-        return replace(blank, message=missing or "no setting applies")
+        return replace(blank, message=missing or "a schedule in settings() that it speaks about")
     if not findings:
         return replace(blank, status="pass", error=worst, cases=answered)
     smallest = min(findings, key=_reading_effort)
@@ -152,11 +154,9 @@ def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
     return finding.raised, finding.case.size, setting.T if isinstance(setting, Setting) else 0
 
 
-def _ask(
-    case: Case, implementation: Implementation, tolerance: float
-) -> tuple[float, Finding | None]:
+def _ask(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:
     try:
-        result = _result(case, implementation)
+        result = _result(case, candidate)
     except NotOffered:
         raise
     except ValueError as refusal:
@@ -175,18 +175,13 @@ def _ask(
     return _compare(case, result, tolerance)
 
 
-def _result(case: Case, implementation: Implementation) -> Tensor:
+def _result(case: Case, candidate: Guarded) -> Tensor:
     if case.run is not None:
-        return _readable(case, case.run(implementation))
-    arguments = [_fresh(value) for value in case.arguments.values()]
-    returned = getattr(implementation, case.method)(*arguments)
-    selected = None if returned is None else case.select(returned)
-    if selected is None and (returned is None or case.select is as_tensor):
-        raise TypeError(
-            f"{case.method} returned {type(returned).__name__}; a result is expected (raise NotOffered for what you lack)"
-        )
+        return _readable(case, case.run(candidate))
+    returned = getattr(candidate, case.method)(*case.arguments.values())
+    selected = case.select(returned)
     if selected is None:
-        raise NotOffered(f"{implementation.name} offers no {_name(case)}")
+        raise NotOffered(f"{candidate.name} offers no {_name(case)}")
     return _readable(case, selected)
 
 
@@ -199,10 +194,6 @@ def _readable(case: Case, result: Tensor) -> Tensor:
             f"{_name(case)} is a tensor on {result.device} of layout {result.layout}; a dense one with data is expected"
         )
     return result.detach()
-
-
-def _fresh(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
 
 
 def _refused(case: Case, result: Tensor) -> tuple[float, Finding | None]:
@@ -253,9 +244,12 @@ def _raised(case: Case, failure: BaseException) -> str:
 
 def described(failure: BaseException) -> str:
     """Type, text and line of an exception, on one line."""
+    if isinstance(failure, InterfaceError):
+        return f"TypeError: {_text(failure)} ({failure.place})"
     frame = traceback.extract_tb(failure.__traceback__)[-1]
     place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    return f"{type(failure).__name__}: {_text(failure)} ({place})"
+    hint = "; raise NotOffered for what you lack" * isinstance(failure, NotImplementedError)
+    return f"{type(failure).__name__}: {_text(failure)}{hint} ({place})"
 
 
 def _text(failure: BaseException) -> str:

@@ -142,6 +142,17 @@ class OffsetNoise(Option):
 
     name = f"{_LIBRARY}: offset_noise_strength > 0"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.conventions = (
+            Convention(
+                "the offset is drawn inside",
+                "`p_losses` adds one random number per image and channel to the noise it is given: one call is one draw",
+                "denoising_diffusion_pytorch.py, GaussianDiffusion.p_losses (offset noise)",
+                _OffsetOnce,
+            ),
+        )
+
     def loss(
         self,
         setting: Setting,
@@ -164,6 +175,25 @@ class OffsetNoise(Option):
             loss_reduction="none",
         )
         return value
+
+
+class _OffsetOnce(OffsetNoise):
+    """The same offset in each call."""
+
+    def loss(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        parameterization: str,
+        weighting: str,
+    ) -> Tensor:
+        """`OffsetNoise.loss` at one state of the generator."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return super().loss(setting, prediction, x0, eps, t, parameterization, weighting)
 
 
 class Learned(Option):

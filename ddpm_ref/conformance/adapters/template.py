@@ -9,7 +9,8 @@ What the laws hand over and expect:
 
 * t is int64 [B] with values 1 … T, as in Ho et al. 2020. Where your code counts from 0, leave `first_index = 0` and
   call `self.index(t)`; where it counts from 1, write `first_index = 1`.
-* x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise. Samples are [B, *dims]; a mean over dims is said so; nats are summed.
+* x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) noise. Samples are [B, *dims], mostly [B, D]: where your code takes images only,
+  hand it x0.reshape(B, D, 1, 1) and reshape what it returns. A mean over dims is said so; nats are summed.
 * Inputs come in float64, float32, bfloat16 and float16. Compute with what you are given where you can: a law that fails in float64
   shows a wrong formula, one that fails only below shows lost precision.
 """
@@ -17,7 +18,7 @@ What the laws hand over and expect:
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance import Implementation, Setting
+from ddpm_ref.conformance import Implementation, NotOffered, Posterior, Setting  # noqa: F401 - for what you fill in
 
 # from my_project.diffusion import my_q_sample            # your code
 
@@ -53,12 +54,15 @@ class MyDiffusion(Implementation):
     #     return {"beta": my_betas, "alpha_bar": my_alphas_cumprod}
 
     # def posterior(self, setting, x0, x_t, t):
-    #     """q(x_{t-1} | x_t, x0): from ddpm_ref.conformance import Posterior."""
-    #     mean, variance = my_q_posterior(x0, x_t, self.index(t))
-    #     return Posterior(mean, variance=variance)
+    #     """q(x_{t-1} | x_t, x0); at t = 1 the variance is 0 and its logarithm -inf. Leave out what you do not have."""
+    #     mean, variance, log_variance = my_q_posterior(x0, x_t, self.index(t))
+    #     return Posterior(mean, variance=variance, log_variance=log_variance)
 
     # def target(self, setting, parameterization, x0, eps, t):
-    #     """What the network is trained to say: parameterization is eps, x0, v, score or mean; NotOffered for others."""
+    #     """What the network is trained to say: parameterization is eps, x0, v, score or mean."""
+    #     if parameterization != "eps":
+    #         raise NotOffered("my code predicts the noise only")  # a result, and no failure
+    #     return eps
 
     # def convert(self, setting, prediction, x_t, t, source, to):
     #     """The same prediction in another parameterization, such as eps -> x0."""

@@ -8,6 +8,7 @@ from ddpm_ref.conformance.lawbook import (
     hygiene,
     information,
     learned,
+    manners,
     objective,
     parameterization,
     pointwise,
@@ -37,6 +38,7 @@ LAWS: dict[str, Law] = {
         training,
         quality,
         hygiene,
+        manners,
     )
     for law in topic.LAWS
 }

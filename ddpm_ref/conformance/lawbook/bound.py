@@ -276,16 +276,21 @@ def _single_term(
     wrong: float,
     dtype: torch.dtype,
 ) -> Case:
-    """A prediction whose x0 is off by `wrong` × noise; B = D when all probe steps are asked at once."""
-    shape = (len(t), len(t))
+    """A prediction whose x0 is off by `wrong` × noise; B = D when all probe steps are asked at once, images one by one."""
+    shape = (len(t), len(t)) if len(t) > 1 else (1, 2, 3, 5)
     x0, eps = draw(shape, 1), draw(shape, 2)
     guess = x0 + wrong * draw(shape, 6)
-    x_t = known.column(lambda r: r.a, t, 2) * x0 + known.column(lambda r: r.s, t, 2) * eps
-    said = known.column(lambda r: (r.conversion("x0", space) or (0, 0))[0], t, 2) * guess
-    said = said + known.column(lambda r: (r.conversion("x0", space) or (0, 0))[1], t, 2) * x_t
-    errors = ((x0 - guess) ** 2).sum(1).tolist()
+    x_t = (
+        known.column(lambda r: r.a, t, len(shape)) * x0
+        + known.column(lambda r: r.s, t, len(shape)) * eps
+    )
+    said = known.column(lambda r: (r.conversion("x0", space) or (0, 0))[0], t, len(shape)) * guess
+    said = (
+        said + known.column(lambda r: (r.conversion("x0", space) or (0, 0))[1], t, len(shape)) * x_t
+    )
+    errors = ((x0 - guess) ** 2).flatten(1).sum(1).tolist()
     rows = [known.rows[int(k)] for k in t]
-    dims = shape[1]
+    dims = math.prod(shape[1:])
     expected = _floats(
         [step_term(variance, row, dims, MP.mpf(e)) for row, e in zip(rows, errors, strict=True)]
     )

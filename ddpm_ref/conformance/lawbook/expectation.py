@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Bound, Implementation, Setting
 from ddpm_ref.conformance.lawbook.bound import VARIANCES, decoder_term, prior_term, step_term
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_of, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 
 
@@ -75,7 +75,7 @@ def _excess(total: Bound, entropy: float) -> Tensor:
 
 
 def _above_entropy(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         for dims in (1, 3):
             mean, covariance, values = _eigen(dims)
             for variance in VARIANCES:
@@ -102,7 +102,7 @@ def _above_entropy(implementation: Implementation, dtype: torch.dtype) -> Iterat
 
 
 def _tight(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         for dims in (1, 2):
             mean, covariance = torch.zeros(dims).double(), torch.eye(dims).double()
             expected = torch.tensor([_entropy(torch.ones(dims).double())], dtype=torch.float64)
@@ -142,7 +142,7 @@ def _rate(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def _euler_limit(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    named = {setting.name for setting in implementation.settings()}
+    named = {setting.name for setting in settings_of(implementation)}
     for name in ("linear", "cosine"):
         if name not in named:
             continue

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.guarded import InterfaceError
 from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
 from ddpm_ref.conformance.lawbook.truth import Number, Truth, truth
 
@@ -37,7 +38,7 @@ class Case:
         select: takes the tensor in question from the result; None where the result lacks it (not offered).
         exact: the truth of one element in 50 digits, for the record.
         label: which quantity this is, where the method's name does not say it.
-        run: replaces the call where a law combines several; receives the implementation.
+        run: replaces the call where a law combines several; receives the implementation, `Guarded`.
         may_refuse: a ValueError is as good an answer.
         must_refuse: no finite answer exists: a ValueError is right, and so is an infinity; a finite number or NaN is not.
     """
@@ -49,7 +50,7 @@ class Case:
     select: Callable[[Any], Tensor | None] = as_tensor
     exact: Callable[[tuple[int, ...]], Number] | None = None
     label: str = ""
-    run: Callable[[Implementation], Tensor] | None = None
+    run: Callable[[Any], Tensor] | None = None
     may_refuse: bool = False
     must_refuse: bool = False
 
@@ -109,9 +110,29 @@ COEFFICIENT_REASON = (
 )
 
 
+def settings_of(implementation: Implementation) -> Iterator[Setting]:
+    """The schedules that the implementation can be asked about.
+
+    Raises:
+        InterfaceError: `settings()` returns something else.
+    """
+    found = implementation.settings()
+    listed = isinstance(found, tuple | list)
+    strangers = (
+        [f"a {type(v).__name__}" for v in found if not isinstance(v, Setting)] if listed else []
+    )
+    if strangers or not listed:
+        returned = f"{strangers[0]} among them" if strangers else f"a {type(found).__name__}"
+        raise InterfaceError(
+            f"settings() returned {returned}; a tuple of Setting is expected, (Setting('linear', 1000),)",
+            implementation.settings,
+        )
+    yield from found
+
+
 def settings_with_truth(implementation: Implementation) -> Iterator[tuple[Setting, Truth]]:
     """The implementation's settings whose definition is known here."""
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         try:
             yield setting, truth(setting)
         except NotOffered:

@@ -1,14 +1,22 @@
 """Laws on objectives: one weighting is one objective, whichever space its squared error is written in."""
 
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
+from itertools import islice, product
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Setting
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw, probe_steps, settings_with_truth
+from ddpm_ref.conformance.lawbook.law import (
+    Case,
+    Law,
+    draw,
+    probe_steps,
+    settings_of,
+    settings_with_truth,
+)
 from ddpm_ref.conformance.lawbook.truth import (
     PARAMETERIZATIONS,
     WEIGHTINGS,
@@ -147,7 +155,7 @@ def _losses(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
     for setting, known in islice(settings_with_truth(implementation), count):
         steps = _steps(known)
         t = steps[:-1] if setting.zero_terminal_snr else steps
-        for shape in ((1, 1), (2, 3), (len(t), len(t)), (len(t), 1, 3, 2)):
+        for shape in ((1, 1), (2, 3), (len(t), len(t)), (len(t), 2, 5, 3)):
             at = t[-shape[0] :]
             if len(at) < shape[0]:
                 continue
@@ -196,6 +204,44 @@ def _loss_case(
         scale.clamp(min=torch.finfo(torch.float64).tiny),
         exact=exact,
     )
+
+
+def _loss_gradients(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """∂ loss/∂ prediction = 2 w (prediction − target)/D."""
+    for setting, known in settings_with_truth(implementation):
+        steps = _steps(known)
+        t = steps[:-1] if setting.zero_terminal_snr else steps
+        x0, eps, said = (draw((len(t), 2, 3), salt) for salt in (1, 2, 5))
+        for weighting, space in product(("simple", "min_snr", "elbo"), ("eps", "x0", "v")):
+            target = _mix(known, space, x0, eps, t)
+            factor = known.column(lambda r, w=weighting, p=space: weight(w, r, p), t, 3) * 2 / 6  # type: ignore[misc]
+            arguments = {
+                "setting": setting,
+                "prediction": said,
+                "x0": x0,
+                "eps": eps,
+                "t": t,
+                "parameterization": space,
+                "weighting": weighting,
+            }
+            yield Case(
+                "loss",
+                arguments,
+                factor * (said - target),
+                factor * (said.abs() + target.abs()),
+                run=partial(_gradient, arguments),
+                label="gradient of loss in the prediction",
+            )
+
+
+def _gradient(arguments: "dict[str, Any]", candidate: Any) -> Tensor:
+    """∂ Σ loss/∂ prediction; 0 where the loss was cut off from it."""
+    prediction = arguments["prediction"].clone().requires_grad_()
+    losses = candidate.loss(*{**arguments, "prediction": prediction}.values())
+    if not losses.requires_grad:
+        return torch.zeros_like(prediction)
+    (found,) = torch.autograd.grad(losses.sum(), prediction, allow_unused=True)
+    return torch.zeros_like(prediction) if found is None else found
 
 
 def _same_everywhere(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -249,7 +295,7 @@ def _mean_over_dims(implementation: Implementation, dtype: torch.dtype) -> Itera
 
 
 def _hybrid(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         simple, term = draw((3,), 1).abs(), draw((3,), 2).abs()
         yield Case(
             "hybrid_loss",
@@ -324,6 +370,16 @@ LAWS = (
         _LOSS_TOLERANCES,
         _LOSS_REASON,
         _losses,
+    ),
+    Law(
+        "I5-loss-gradient",
+        "gradient of the loss",
+        "∂ loss/∂ prediction = 2 w_P(t)(prediction − target)/D: it reaches the network, with the weight and without anything more.",
+        "The derivative of I5; target and weight are constants.",
+        "A loss under no_grad, a detached prediction, or a weight that is differentiated trains something else.",
+        {torch.float64: 1e-11},
+        "Relative to w(|prediction| + |target|): " + _LOSS_REASON,
+        _loss_gradients,
     ),
     Law(
         "I7-same-loss",

@@ -16,8 +16,10 @@ from ddpm_ref.conformance.lawbook.law import (
     draw,
     linear_case,
     probe_steps,
+    settings_of,
     settings_with_truth,
 )
+from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
 from ddpm_ref.conformance.lawbook.truth import reverse_variance
 
 
@@ -40,7 +42,7 @@ def _noise_survives(implementation: Implementation, dtype: torch.dtype) -> Itera
 
 
 def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         x0, noise = draw((2, 3), 1).to(dtype), draw((2, 3), 2).to(dtype)
         t = torch.tensor([1, setting.steps])
 
@@ -110,7 +112,7 @@ def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) 
 
 
 def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
         t = torch.tensor(sorted({1, min(2, setting.steps), setting.steps}))
         for variance in ("posterior", "beta"):
 
@@ -120,8 +122,10 @@ def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) ->
                 name: str = variance,
                 t: Tensor = t,
             ) -> Tensor:
-                value, log_value = candidate.reverse_variance(setting, name, t)
-                return log_value.double().exp() / value.double()
+                value, log_value = (
+                    v.double() for v in candidate.reverse_variance(setting, name, t)
+                )
+                return torch.where(log_value.exp() == value, 1.0, log_value.exp() / value)
 
             yield Case(
                 "reverse_variance",
@@ -186,6 +190,29 @@ def _noised(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
                 run=recomputed,
                 label="√ᾱ x0 + √(1−ᾱ) target − x_t",
             )
+
+
+def _drawn(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """Moments of the noise; its correlation with that of another seed, of the neighbouring dim and of the next sample."""
+    for setting, known in settings_with_truth(implementation):
+        shape = (100, 400)
+        x0, t = torch.zeros(shape, dtype=torch.float64), torch.full((100,), (known.T + 1) // 2)
+
+        def scores(candidate: Implementation, inputs: Any = (setting, x0, t)) -> Tensor:
+            where, data, at = inputs
+            z, other, again = (candidate.noised(where, data, at, k)[1].double() for k in (1, 2, 1))
+            values = standard_scores(
+                z.flatten(), [v.flatten() for v in (other, z.roll(1, 1), z.roll(1, 0))]
+            )
+            return torch.cat([values, (z != again).sum().reshape(1)])
+
+        yield Case(
+            "noised",
+            {"setting": setting, "x0": "zeros [100, 400]", "t": (known.T + 1) // 2, "seed": 1},
+            torch.zeros(8, dtype=torch.float64),
+            run=scores,
+            label="noise drawn: standardized moments 1–4, correlations across seed, dims, samples, entries that the same seed changes",
+        )
 
 
 LAWS = (
@@ -288,5 +315,15 @@ LAWS = (
         {torch.float64: 1e-6},
         "Float32 noise added in float64 is exact; 1e-6 allows a library that works in float32.",
         _noised,
+    ),
+    Law(
+        "I19-drawn",
+        "noise that is drawn",
+        "The ε that the noising draws is standard normal, independent across dims, samples and seeds, and the same for the same seed.",
+        "The target of the objective is white noise, one draw for each sample.",
+        "One draw for the whole batch; rand for randn; the program's own generator.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of 40,000 numbers; entries that change are counted.",
+        _drawn,
     ),
 )

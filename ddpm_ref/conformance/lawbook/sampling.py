@@ -1,6 +1,9 @@
 """Laws on sampling: a reverse step is the posterior with the model's x_0, and chains end at what the model says."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from ddpm_ref.conformance.lawbook.law import (
     linear_case,
     settings_with_truth,
 )
+from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 
 _SPACES = ("eps", "x0", "v")
@@ -133,6 +137,87 @@ def _chains(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
                 )
 
 
+_MEAN, _VARIANCE = 0.75, 0.25
+_CHAINS = (512, 16)
+
+
+@dataclass(frozen=True)
+class GaussianModel:
+    """E[x_0 | x_t] for x_0 ~ N(m, c) in every dim: (1 − g a) m + g x_t with g = a c/(a² c + s²)."""
+
+    known: Truth
+
+    def __str__(self) -> str:
+        """In a witness."""
+        return f"E[x0 | x_t] of N({_MEAN}, {_VARIANCE})"
+
+    @cached_property
+    def _tables(self) -> tuple[Tensor, Tensor]:
+        """((1 − g a) m, g) by original step."""
+        originals = torch.tensor([row.original for row in self.known.rows[1:]])
+        tables = torch.zeros(2, int(originals[-1]) + 1, dtype=torch.float64)
+        tables[0, originals] = self.known.table(lambda r: (1 - denoising_gain(r) * r.a) * _MEAN)
+        tables[1, originals] = self.known.table(denoising_gain)
+        return tables[0], tables[1]
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """x̂_0 for noisy data at original steps t `[B]`."""
+        constant, gain = (table[t].reshape(-1, *[1] * (x_t.ndim - 1)) for table in self._tables)
+        return (constant + gain * x_t.double()).to(x_t.dtype)
+
+
+def denoising_gain(row: Row) -> Number:
+    """g = a c/(a² c + s²)."""
+    return row.a * _VARIANCE / (row.alpha_bar * _VARIANCE + row.rest)
+
+
+def chain_moments(known: Truth, sampler: str) -> tuple[float, float]:
+    """Mean and variance of the chain's end, by the recursion of one linear Gaussian step after another from N(0, 1)."""
+    mean, variance = MP.zero, MP.one
+    for row in reversed(known.rows[1:]):
+        clean, noisy, deviation = step_coefficients(row, sampler, 0.0)
+        gain = denoising_gain(row)
+        factor = clean * gain + noisy
+        mean = factor * mean + clean * (1 - gain * row.a) * _MEAN
+        variance = factor**2 * variance + deviation**2
+    return float(mean), float(variance)
+
+
+def _ends(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """Standardized mean, second moment, and correlation of neighbours, over chains that differ in their noise only."""
+    for setting, known in _short(implementation):
+        for sampler in ("ddpm", "ddim"):
+            mean, variance = chain_moments(known, sampler)
+
+            def scores(
+                candidate: Implementation,
+                inputs: Any = (setting, known, sampler),
+                moments: tuple[float, float] = (mean, variance),
+            ) -> Tensor:
+                where, truth, name = inputs
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(1)  # for whoever draws from the program's generator
+                    ends = candidate.sample(where, GaussianModel(truth), _CHAINS, "x0", name)
+                z = (ends.double() - moments[0]) / math.sqrt(moments[1])
+                return standard_scores(
+                    z.flatten(), [z.roll(1, 1).flatten(), z.roll(1, 0).flatten()]
+                )
+
+            yield Case(
+                "sample",
+                {
+                    "setting": setting,
+                    "model": GaussianModel(known),
+                    "shape": _CHAINS,
+                    "parameterization": "x0",
+                    "sampler": sampler,
+                },
+                torch.zeros(6, dtype=torch.float64),
+                run=scores,
+                label="ends of chains: standardized moments 1–4, correlations across dims and samples",
+            )
+
+
 def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
     return sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)[:4]
 
@@ -211,5 +296,15 @@ LAWS = (
         {torch.float64: 0.0},
         "A list of integers.",
         _visited,
+    ),
+    Law(
+        "I16-ends",
+        "distribution of the chain's end",
+        "With the optimal denoiser of N(m, c) the chain's end is Gaussian, with mean and variance by recursion over the steps from N(0, 1).",
+        "Every step is x̂0, x_t and noise with known coefficients, and x̂0 is linear in x_t.",
+        "A start that is not N(0, I), a step without its noise or with more of it, one sampler run for the other.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of {math.prod(_CHAINS)} numbers.",
+        _ends,
     ),
 )

@@ -6,23 +6,21 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
-from ddpm_ref.conformance.lawbook.law import FLOAT64_ONLY, Case, Check, Law, settings_with_truth
+from ddpm_ref.conformance.lawbook.law import (
+    FLOAT64_ONLY,
+    Case,
+    Check,
+    Law,
+    settings_of,
+    settings_with_truth,
+)
 from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth
 
 _ACCURACY = "The notation table promises tables accurate to 1e-12 at every t; float64 allows 1e-15."
 
 
-def _entry(key: str) -> Callable[[object], Tensor | None]:
-    return lambda tables: _tables(tables).get(key)
-
-
-def _tables(returned: object) -> Mapping[str, Tensor]:
-    """What `tables` returned, if it is what it should be."""
-    if not isinstance(returned, Mapping):
-        raise TypeError(
-            f"tables returned {type(returned).__name__}; a dict of tensors [T], such as {{'beta': …}}, is expected"
-        )
-    return returned
+def _entry(key: str) -> Callable[[Mapping[str, Tensor]], Tensor | None]:
+    return lambda tables: tables.get(key)
 
 
 def _table_law(key: str, quantity: Callable[[Row], Number], *, relative: bool) -> Check:
@@ -57,10 +55,10 @@ def _table_case(
 
 
 def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
 
         def count(candidate: Implementation, setting: Setting = setting) -> Tensor:
-            tables = _tables(candidate.tables(setting))
+            tables = candidate.tables(setting)
             bad = 0
             for key, table in tables.items():
                 allowed = table[:-1] if setting.zero_terminal_snr and key == "log_snr" else table
@@ -78,10 +76,10 @@ def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
 
 
 def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in implementation.settings():
+    for setting in settings_of(implementation):
 
         def rises(candidate: Implementation, setting: Setting = setting) -> Tensor:
-            tables = _tables(candidate.tables(setting))
+            tables = candidate.tables(setting)
             table = tables.get("log_snr")
             table = tables.get("alpha_bar") if table is None else table
             if table is None:
@@ -98,8 +96,8 @@ def _falling(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
         )
 
 
-def _last_alpha_bar(returned: object) -> Tensor | None:
-    table = _tables(returned).get("alpha_bar")
+def _last_alpha_bar(tables: Mapping[str, Tensor]) -> Tensor | None:
+    table = tables.get("alpha_bar")
     return None if table is None else table[-1:]
 
 

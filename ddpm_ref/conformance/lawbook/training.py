@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw
 
-_SIGMAS = 5.5
+SIGMAS = 5.5
 
 
 def _ema(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -102,9 +102,19 @@ def _noise_split(implementation: Implementation, dtype: torch.dtype) -> Iterator
             )
 
 
+def standard_scores(z: Tensor, others: Sequence[Tensor]) -> Tensor:
+    """Deviations of moments 1–4 of n normal numbers and of their products with each of `others`, in standard errors.
+
+    The k-th moment of N(0, 1) over n draws has variance (1, 2, 15, 96)/n, the mean of a product of independent draws 1/n.
+    """
+    root = math.sqrt(len(z))
+    moments = (z.mean(), (z**2).mean() - 1, (z**3).mean(), (z**4).mean() - 3)
+    values = [m * root / math.sqrt(v) for m, v in zip(moments, (1, 2, 15, 96), strict=True)]
+    return torch.stack([*values, *((z * other).mean() * root for other in others)])
+
+
 def _noise_normal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     """Standardized moments, and correlations with neighbours in every coordinate."""
-    n = 40000
 
     def scores(candidate: Implementation) -> Tensor:
         z = candidate.noise((200, 200), 1, 5, 0).double().flatten()
@@ -112,15 +122,7 @@ def _noise_normal(implementation: Implementation, dtype: torch.dtype) -> Iterato
             candidate.noise((200, 200), seed, step, first).double().flatten()
             for seed, step, first in ((2, 5, 0), (1, 6, 0), (1, 5, 200))
         ]
-        moments = [
-            (z.mean(), 1.0),
-            ((z**2).mean() - 1, 2.0),
-            ((z**3).mean(), 15.0),
-            ((z**4).mean() - 3, 96.0),
-        ]
-        values = [m * math.sqrt(n / v) for m, v in moments]
-        values += [(z * other).mean() * math.sqrt(n) for other in (*others, z.roll(1), z.roll(200))]
-        return torch.stack(values)
+        return standard_scores(z, [*others, z.roll(1), z.roll(200)])
 
     yield Case(
         "noise",
@@ -158,8 +160,8 @@ LAWS = (
         "E[w f(t)] is the mean of f over 1 … T, for f = t/T, 1/t and the indicators of both ends.",
         "Importance weights undo the density that t was drawn from.",
         "Nichol & Dhariwal 2021, eq. 18; Kingma et al. 2021, appendix I.",
-        {torch.float64: _SIGMAS},
-        f"{_SIGMAS} standard errors of 400 independent repetitions.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of 400 independent repetitions.",
         _time_unbiased,
     ),
     Law(
@@ -178,8 +180,8 @@ LAWS = (
         "Moments 1 to 4 and correlations across seeds, steps, samples and neighbours are those of independent N(0, 1).",
         "Each statistic over n draws has variance v/n: 1, 2, 15, 96 for the moments, 1 for correlations.",
         "Any textbook.",
-        {torch.float64: _SIGMAS},
-        f"{_SIGMAS} standard errors.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors.",
         _noise_normal,
     ),
 )

@@ -56,6 +56,15 @@ class VarianceForDeviation(_Step):
         return right + (deviation**2 - deviation) * noise if sampler == "ddpm" else right
 
 
+@mutant("the step draws noise of its own", "I18-repeatable", "I16-ancestral")
+class OwnNoise(_Step):
+    def changed(
+        self, right: Tensor, setting: Setting, t: Tensor, noise: Tensor, sampler: str, eta: float
+    ) -> Tensor:
+        scale = _deviation(setting, t, noise) * (1.0 if sampler == "ddpm" else eta)
+        return right + scale * (torch.randn_like(noise) - noise)
+
+
 @mutant("the ancestral step adds no noise", "I16-ancestral")
 class NoNoise(_Step):
     def changed(
@@ -160,6 +169,33 @@ class _Chain(Implementation):
         sampler: str,
     ) -> Tensor:
         return super().sample(setting, self.heard(model), shape, parameterization, sampler)
+
+
+@mutant("all chains of a batch share their noise", "I16-ends")
+class OneChainForAll(Implementation):
+    def sample(
+        self,
+        setting: Setting,
+        model: Model,
+        shape: tuple[int, ...],
+        parameterization: str,
+        sampler: str,
+    ) -> Tensor:
+        one = super().sample(setting, model, (1, *shape[1:]), parameterization, sampler)
+        return one.expand(shape).clone()
+
+
+@mutant("the ancestral sampler runs as DDIM, without noise", "I16-ends")
+class DeterministicAncestral(Implementation):
+    def sample(
+        self,
+        setting: Setting,
+        model: Model,
+        shape: tuple[int, ...],
+        parameterization: str,
+        sampler: str,
+    ) -> Tensor:
+        return super().sample(setting, model, shape, parameterization, "ddim")
 
 
 @mutant("the sampler asks the model for t − 1", "I16-visited")

@@ -24,6 +24,21 @@ class _Target(Implementation):
         return self.wrong(*roots(setting, t, x0), x0, eps)
 
 
+@mutant("the loss is computed without a graph", "I5-loss-gradient")
+class LossWithoutGraph(Implementation):
+    def loss(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        parameterization: str,
+        weighting: str,
+    ) -> Tensor:
+        return super().loss(setting, prediction.detach(), x0, eps, t, parameterization, weighting)
+
+
 @mutant("v has the other sign", "I3-target")
 class VelocityNegated(_Target):
     def wrong(self, a: Tensor, s: Tensor, x0: Tensor, eps: Tensor) -> Tensor:

@@ -89,6 +89,24 @@ class NoiseInPlace(Implementation):
         return a * x0 + noise
 
 
+@mutant("the result is a buffer that the next call fills again", "I18-own")
+class SharedBuffer(Implementation):
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[torch.Size, torch.dtype], Tensor] = {}
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        result = super().q_sample(setting, x0, t, noise)
+        buffer = self.buffers.setdefault((result.shape, result.dtype), torch.empty_like(result))
+        return buffer.copy_(result)
+
+
+@mutant("the global generator is seeded in each call", "I18-state")
+class SeedsTheProgram(Implementation):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return super().q_sample(setting, x0, t, noise)
+
+
 @mutant(
     "the noise is permuted inside, the target keeps the old order",
     "I19-recomputable",
@@ -98,6 +116,22 @@ class NoisePermuted(Implementation):
     def noised(self, setting: Setting, x0: Tensor, t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         x_t, eps = super().noised(setting, x0, t, seed)
         return x_t, eps.flip(-1) if eps.shape[-1] > 1 else eps.roll(1, 0)
+
+
+@mutant("one draw of noise serves the whole batch", "I19-drawn")
+class OneDrawForAll(Implementation):
+    def noised(self, setting: Setting, x0: Tensor, t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        _, eps = super().noised(setting, x0, t, seed)
+        eps = eps[:1].expand(eps.shape).clone()
+        return super().q_sample(setting, x0, t, eps), eps
+
+
+@mutant("the noise is uniform, of variance 1", "I19-drawn")
+class RandForRandn(Implementation):
+    def noised(self, setting: Setting, x0: Tensor, t: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        eps = (2 * torch.rand(x0.shape, generator=generator, dtype=x0.dtype) - 1) * math.sqrt(3)
+        return super().q_sample(setting, x0, t, eps), eps
 
 
 @mutant("the posterior mean's two coefficients are exchanged", "I2-mean")

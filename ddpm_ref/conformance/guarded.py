@@ -1,0 +1,135 @@
+"""How a law calls an implementation: with arguments of its own, in the usual state of torch, and with a look at what comes back.
+
+* **Arguments are cloned** for each call, so that an implementation which writes into its inputs cannot corrupt the truth.
+* **Default dtype and gradient mode are put back** after each call, so that what one method leaves behind is not charged to another.
+* **The result has the type** that the interface states, or the complaint says which one is wanted and in which method.
+
+The laws on manners look for changed inputs and a changed state on their own, through `Guarded.bare`.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from numbers import Real
+from typing import Any, get_origin
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.implementation import Bound, Implementation, Posterior
+
+_WORDS = {
+    Tensor: "a torch.Tensor",
+    Posterior: "a ddpm_ref.conformance.Posterior(mean, variance=…, log_variance=…)",
+    Bound: "a ddpm_ref.conformance.Bound(total=…, …)",
+    Mapping: "a dict of torch.Tensors",
+    tuple: "a pair of torch.Tensors",
+    float: "a float",
+    str: "a str",
+}
+
+
+class InterfaceError(TypeError):
+    """A method cannot be called as the interface says, or returns another type; `place` is where it is defined."""
+
+    def __init__(self, message: str, method: Callable[..., Any]) -> None:
+        super().__init__(message)
+        self.place = place_of(method)
+
+
+def place_of(method: Callable[..., Any]) -> str:
+    """File and first line of a function, as in a traceback."""
+    code = getattr(inspect.unwrap(method), "__code__", None)
+    return f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}" if code else "no source"
+
+
+class Guarded:
+    """An implementation as the laws call it; attributes are those of `bare`.
+
+    Attributes:
+        bare: the implementation itself.
+    """
+
+    def __init__(self, bare: Implementation) -> None:
+        self.bare = bare
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.bare, name)
+        return partial(self._call, name) if name in _RETURNS else attribute
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        method = getattr(self.bare, name)
+        _check_signature(name, method, arguments)
+        with usual_state():
+            result = method(*(fresh(value) for value in arguments))
+        complaint = _complaint(name, result)
+        if complaint:
+            raise InterfaceError(f"{complaint} (raise NotOffered for what you lack)", method)
+        return result
+
+
+@contextmanager
+def usual_state() -> Iterator[None]:
+    """Default dtype and gradient mode are afterwards what they were before."""
+    dtype, gradient = torch.get_default_dtype(), torch.is_grad_enabled()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(gradient)
+
+
+def fresh(value: Any) -> Any:
+    """A tensor's clone; anything else as it is."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def _check_signature(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        inspect.signature(method).bind(*arguments)
+    except TypeError as error:
+        names = ", ".join(list(inspect.signature(getattr(Implementation, name)).parameters)[1:])
+        raise InterfaceError(f"{error}; the signature is {name}(self, {names})", method) from None
+
+
+def _complaint(name: str, result: Any) -> str:
+    """What is wrong with the type of a result, "" where nothing is."""
+    kind = _RETURNS[name]
+    if not _is(kind, result):
+        return f"{name} returned {type(result).__name__}; {_WORDS[kind]} is expected"
+    for part, value in _parts(result):
+        if value is not None and not isinstance(value, Tensor):
+            return f"{name}(…){part} is a {type(value).__name__}; a torch.Tensor is expected"
+    return ""
+
+
+def _is(kind: type, result: Any) -> bool:
+    if kind is float:
+        return isinstance(result, Real) or (isinstance(result, Tensor) and result.numel() == 1)
+    if kind is tuple:
+        return isinstance(result, tuple | list) and len(result) == 2
+    return isinstance(result, kind)
+
+
+def _parts(result: Any) -> list[tuple[str, Any]]:
+    if isinstance(result, (Posterior, Bound)):
+        return [(f".{name}", value) for name, value in vars(result).items()]
+    if isinstance(result, Mapping):
+        return [(f"[{name!r}]", value) for name, value in result.items()]
+    if isinstance(result, tuple | list):
+        return [(f"[{k}]", value) for k, value in enumerate(result)]
+    return []
+
+
+def _returns() -> dict[str, Any]:
+    """Method → the type of its result, from the interface's own annotations."""
+    found: dict[str, Any] = {}
+    for name, method in vars(Implementation).items():
+        if inspect.isfunction(method) and name not in ("settings", "index", "_missing"):
+            annotation: Any = method.__annotations__["return"]
+            found[name] = get_origin(annotation) or annotation
+    return found
+
+
+_RETURNS: dict[str, Any] = _returns()

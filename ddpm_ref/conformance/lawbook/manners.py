@@ -1,0 +1,197 @@
+"""Laws on manners: a function of its arguments leaves them, its earlier results and torch's global state as they are."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm_ref.conformance.guarded import fresh, usual_state
+from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.lawbook.bound import ConstantModel
+from ddpm_ref.conformance.lawbook.hygiene import SHARED, calls, tensors
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.truth import Truth
+
+Count = Callable[[Any, str, dict[str, Any]], int | list[int]]
+"""(implementation, method, arguments of its own) → what must be 0."""
+
+
+def _unbatched(setting: Setting, known: Truth) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Calls without a batch axis, or whose rows draw their own noise: for the law on inputs only."""
+    column = draw((5,), 1)
+    yield (
+        "gaussian_kl",
+        {"mean1": column, "log_var1": column, "mean2": column + 1, "log_var2": column - 1},
+    )
+    yield "discretized_log_likelihood", {
+        "x": torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), "mean": draw((3,), 2),
+        "log_scale": draw((3,), 3), "levels": 17,
+    }  # fmt: skip
+    yield "bits_per_dim", {"nats": column, "dims": 3}
+    yield "ema", {"values": column, "decay": 0.5}
+    yield "hybrid_loss", {"setting": setting, "simple": column, "bound_term": column + 1}
+    if known.T <= 50:
+        yield "bound", {
+            "setting": setting, "model": ConstantModel(known, "x0", 0.25), "x0": draw((2, 3), 1),
+            "parameterization": "x0", "variance": "posterior", "decoder": "gaussian", "levels": None,
+        }  # fmt: skip
+
+
+def _every_call(
+    implementation: Implementation,
+    count: Count,
+    label: Callable[[str, list[str]], str],
+    width: int = 1,
+) -> Iterator[Case]:
+    """Counts that must be 0, for one call of every method; `width` of them, or one for each tensor among the arguments."""
+    for setting, known in settings_with_truth(implementation):
+        for method, arguments in (*calls(setting, known, 3, (2,)), *_unbatched(setting, known)):
+            names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+
+            def counted(candidate: Any, method: str = method, given: Any = arguments) -> Tensor:
+                own = {name: fresh(value) for name, value in given.items()}
+                return torch.tensor(count(candidate, method, own)).reshape(-1)
+
+            yield Case(
+                method,
+                arguments,
+                torch.zeros(width or len(names), dtype=torch.float64),
+                run=counted,
+                label=f"number of {label(method, names)}",
+            )
+
+
+def _unchanged(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    def changed(candidate: Any, method: str, given: dict[str, Any]) -> list[int]:
+        before = {name: fresh(v) for name, v in given.items() if isinstance(v, Tensor)}
+        with usual_state():
+            getattr(candidate.bare, method)(*given.values())
+        return [_unequal([given[name]], [value]) for name, value in before.items()]
+
+    def label(method: str, names: list[str]) -> str:
+        return f"entries that {method} changes in its arguments ({', '.join(names)})"
+
+    yield from _every_call(implementation, changed, label, width=0)
+
+
+def _repeatable(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    def differ(candidate: Any, method: str, given: dict[str, Any]) -> int:
+        if method == "bound":
+            raise NotOffered("a bound draws its own noise")
+        answers = []
+        with torch.random.fork_rng(devices=[]):
+            for seed in (1, 2):
+                torch.manual_seed(seed)
+                answers.append(
+                    [fresh(v) for v in tensors(getattr(candidate, method)(*given.values()))]
+                )
+        return _unequal(*answers)
+
+    yield from _every_call(
+        implementation,
+        differ,
+        lambda method, _: f"entries of {method} that differ between two equal calls",
+    )
+
+
+def _own_memory(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    def overwritten(candidate: Any, method: str, given: dict[str, Any]) -> int:
+        call = getattr(candidate, method)
+        first = tensors(call(*given.values()))
+        kept = [fresh(value) for value in first]
+        call(*(_halved(name, value) for name, value in given.items()))
+        return _unequal(first, kept)
+
+    yield from _every_call(
+        implementation,
+        overwritten,
+        lambda method, _: f"entries of a result of {method} that the next call overwrites",
+    )
+
+
+def _halved(name: str, value: Any) -> Any:
+    """Other numbers for a second call; distributions stay, whose weights sum to 1."""
+    number = isinstance(value, Tensor) and value.is_floating_point() and name not in SHARED
+    return value / 2 if number else value
+
+
+def _state_kept(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """A draw moves the global generator on, from wherever it stood; a new seed sets it to the same place each time."""
+
+    def settings_changed(candidate: Any, method: str, given: dict[str, Any]) -> int:
+        ends = []
+        with usual_state(), torch.random.fork_rng(devices=[]):
+            before = torch.get_default_dtype(), torch.is_grad_enabled()
+            for seed in (1, 2):
+                torch.manual_seed(seed)
+                getattr(candidate.bare, method)(*given.values())
+                ends.append(torch.random.get_rng_state())
+            after = torch.get_default_dtype(), torch.is_grad_enabled()
+        changed = sum(a != b for a, b in zip(before, after, strict=True))
+        return changed + int(torch.equal(*ends))
+
+    yield from _every_call(
+        implementation,
+        settings_changed,
+        lambda method, _: (
+            f"global settings of torch (default dtype, gradient mode, seed) that {method} changes"
+        ),
+    )
+
+
+def _unequal(these: "list[Tensor]", those: "list[Tensor]") -> int:
+    """Entries that differ; NaN equals NaN."""
+    pairs = zip(these, those, strict=True)
+    return sum(
+        int((~((a == b) | (a.isnan() & b.isnan()))).sum()) if a.shape == b.shape else a.numel()
+        for a, b in pairs
+    )
+
+
+LAWS = (
+    Law(
+        "I18-unchanged",
+        "inputs unchanged",
+        "No call changes its arguments.",
+        "The training loop uses x0 and ε again for the target.",
+        "Seen: in-place noise +=.",
+        {torch.float64: 0.0},
+        "A count.",
+        _unchanged,
+        mixed=True,
+    ),
+    Law(
+        "I18-repeatable",
+        "same question, same answer",
+        "Two calls with equal arguments give equal results, wherever the global random generator stands.",
+        "Each of these is a function of its arguments; noise and steps are among them.",
+        "Seen: noise of its own in place of the argument; a cache keyed by too little.",
+        {torch.float64: 0.0},
+        "A count.",
+        _repeatable,
+        mixed=True,
+    ),
+    Law(
+        "I18-own",
+        "results are the caller's",
+        "A result stays as it is when the method is called again.",
+        "A training loop holds several at once.",
+        "Output buffers that are used again.",
+        {torch.float64: 0.0},
+        "A count.",
+        _own_memory,
+        mixed=True,
+    ),
+    Law(
+        "I18-state",
+        "global state kept",
+        "No call sets torch's default dtype, its gradient mode or its seed.",
+        "They belong to the program: a seed set inside a call makes every later draw of the program the same.",
+        "torch.manual_seed for reproducible noise; set_grad_enabled(False) that is never undone.",
+        {torch.float64: 0.0},
+        "A count.",
+        _state_kept,
+        mixed=True,
+    ),
+)
