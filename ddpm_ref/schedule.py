@@ -170,7 +170,7 @@ def schedule_from_beta(beta: Sequence[float] | Tensor) -> Schedule:
         beta: β_1 … β_T, each in (0, 1); a sequence or a tensor `[T]`, used in float64.
 
     Raises:
-        ValueError: a value outside (0, 1), or none at all.
+        ValueError: a value outside (0, 1), none at all, or so much noise that ᾱ underflows.
     """
     table = torch.as_tensor(beta, dtype=torch.float64).detach().cpu().clone()
     if table.ndim != 1 or table.numel() == 0:
@@ -304,7 +304,7 @@ def rescale_to_zero_terminal_snr(schedule: Schedule) -> Schedule:
 
     Raises:
         TypeError: not a `Schedule`.
-        ValueError: T = 1, where keeping ᾱ_1 and reaching ᾱ_T = 0 contradict each other.
+        ValueError: T = 1, where keeping ᾱ_1 and reaching ᾱ_T = 0 contradict each other, or ᾱ underflows before T.
     """
     check_schedule(schedule)
     if schedule.T == 1:
@@ -318,6 +318,9 @@ def rescale_to_zero_terminal_snr(schedule: Schedule) -> Schedule:
     kept = root[1] * to_go[1:] / to_go[1]
     lost = falls[0] + root[1] * since_first / to_go[1]  # 1 − √ᾱ'_t
     log_snr = 2 * kept.log() - (lost * (1 + kept)).log()
+    _check_kept(
+        log_snr[:-1], "raise beta_end: the last step is too small to leave signal before it"
+    )
     drop = falls[1:] / to_go[1:-1]  # 1 − √(1−β'_t)
     new_beta = torch.cat([beta[:2], drop * (2 - drop)])
     return Schedule(new_beta, _with_clean(log_snr, math.inf), schedule.timesteps)
@@ -350,8 +353,20 @@ def _with_clean(values: Tensor, clean: float) -> Tensor:
 def _from_log_kept(beta: Tensor, log_kept: Tensor) -> Schedule:
     log_alpha_bar = _compensated_cumsum(log_kept)
     log_snr = log_alpha_bar - torch.log(-torch.expm1(log_alpha_bar))
+    _check_kept(log_snr, "lower beta_end (or max_beta), or take fewer steps")
     steps = torch.arange(1, len(beta) + 1)
     return Schedule(_with_clean(beta, 0.0), _with_clean(log_snr, math.inf), steps)
+
+
+def _check_kept(log_snr: Tensor, fix: str) -> None:
+    """ᾱ_t = 0 is for zero terminal SNR alone: elsewhere q(x_{t−1} | x_t, x_0) and every conversion divide by it."""
+    lost = log_snr < -_LARGEST_LOG_SNR
+    if bool(lost.any()):
+        t = lost.tolist().index(True) + 1
+        raise ValueError(
+            f"alpha_bar[{t}] = exp({log_snr[t - 1].item():.6g}) underflows: the rule is "
+            f"ln alpha_bar >= -{_LARGEST_LOG_SNR:g} at every step; {fix}"
+        )
 
 
 def _compensated_cumsum(values: Tensor) -> Tensor:

@@ -208,3 +208,41 @@ def test_extreme_log_snr_stays_finite() -> None:
     assert torch.isfinite(schedule.beta).all()
     assert schedule.one_minus_alpha_bar[1] == pytest.approx(float(mp.exp(-30)), rel=1e-12)
     assert schedule.alpha_bar[3] == pytest.approx(float(mp.exp(-300)), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("T", "beta_start", "beta_end"),
+    [(1000, 1e-4, 0.9999), (4000, 1e-4, 0.5), (100, 0.9999, 0.9999)],
+)
+def test_so_much_noise_that_alpha_bar_underflows_is_refused_at_its_first_step(
+    T: int, beta_start: float, beta_end: float
+) -> None:
+    kept, t = mp.mpf(1), 0
+    while kept >= mp.exp(-700):  # as in schedule_from_log_snr
+        t += 1
+        kept *= 1 - (beta_start + (mp.mpf(beta_end) - beta_start) * (t - 1) / (T - 1))
+    with pytest.raises(ValueError, match=rf"alpha_bar\[{t}\].*underflows.*beta_end.*fewer steps"):
+        linear_schedule(T, beta_start, beta_end)
+    with pytest.raises(ValueError, match=rf"alpha_bar\[{t}\]"):
+        schedule_from_beta(torch.linspace(beta_start, beta_end, T, dtype=torch.float64))
+
+
+def test_the_last_schedule_above_the_underflow_has_all_its_tables() -> None:
+    """Steps of β = ½: ln ᾱ_t = −t ln 2 passes −700 between t = 1009 and 1010."""
+    schedule = schedule_from_beta([0.5] * 1009)
+    assert schedule.alpha_bar[-1].item() == pytest.approx(2.0**-1009, rel=1e-12, abs=0)
+    with pytest.raises(ValueError, match=r"alpha_bar\[1010\]"):
+        schedule_from_beta([0.5] * 1010)
+
+
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_default_schedules_keep_signal_up_to_four_thousand_steps(name: str) -> None:
+    schedule = SCHEDULES[name](4000)
+    assert (schedule.alpha_bar > 0).all()
+    assert (rescale_to_zero_terminal_snr(schedule).alpha_bar[:-1] > 0).all()
+
+
+def test_zero_terminal_snr_is_reached_at_the_last_step_only() -> None:
+    """A last β of 1e-310 leaves √ᾱ' ≈ β/2 at the step before: its square is 0 in float64."""
+    with pytest.raises(ValueError, match=r"alpha_bar\[2\].*raise beta_end"):
+        rescale_to_zero_terminal_snr(schedule_from_beta([0.5, 0.5, 1e-310]))
