@@ -372,6 +372,53 @@ def test_a_mixture_with_a_flat_direction_has_a_denoiser_and_no_density() -> None
         oracle.log_prob(x_t)
 
 
+SINGULAR = {
+    "a line": [[1.0, 3.0], [3.0, 9.0]],
+    "a tiny line": [[1e-30, 3e-30], [3e-30, 9e-30]],
+    "a plane": [[2.0, 1.0, 3.0], [1.0, 5.0, 6.0], [3.0, 6.0, 9.0]],  # third row = first + second
+    "nothing": [[0.0, 0.0], [0.0, 0.0]],
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_a_singular_covariance_is_one_however_its_eigenvalues_are_rounded(name: str) -> None:
+    covariance = torch.tensor(SINGULAR[name], dtype=torch.float64)
+    size = len(covariance)
+    x0 = torch.ones(1, size, dtype=torch.float64)
+    one = GaussianOracle(torch.zeros(size), covariance)
+    assert one.entropy().item() == -math.inf
+    two = MixtureOracle(
+        torch.tensor([0.5, 0.5]), torch.zeros(2, size), torch.stack([torch.eye(size), covariance])
+    )
+    for oracle in (one, two):
+        with pytest.raises(ValueError, match="eigenvalue 0"):
+            oracle.log_prob(x0)
+
+
+def test_fewer_examples_than_dims_leave_flat_directions() -> None:
+    """Five examples span four dims about their mean; `eigh` gives the other 26 eigenvalues of a few ε, of either sign."""
+    oracle = GaussianOracle.fit(random(5, 30))
+    assert (oracle.spectrum > 0).sum().item() == 4
+    assert oracle.entropy().item() == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("variances", "angle"),
+    [((1.0, 1e-12), 0.0), ((1.0, 1e-12), 0.3), ((1e-9, 1e-20), 0.3), ((1.0, 1e-30), 0.0)],
+)
+def test_a_thin_covariance_is_regular(variances: tuple[float, float], angle: float) -> None:
+    """½ ln det(2πe Σ). Rotated by the angle, the entries round to 1e-16 of the largest: 1e-4 of the smaller at 1e-12."""
+    turn = torch.tensor(
+        [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]],
+        dtype=torch.float64,
+    )
+    covariance = turn @ torch.diag(torch.tensor(variances, dtype=torch.float64)) @ turn.T
+    oracle = GaussianOracle(torch.zeros(2), covariance)
+    exact = 0.5 * sum(math.log(2 * math.pi * math.e * v) for v in variances)
+    assert oracle.entropy().item() == pytest.approx(exact, abs=1e-3)
+    assert torch.isfinite(oracle.log_prob(torch.zeros(1, 2))).all()
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

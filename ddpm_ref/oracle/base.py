@@ -145,6 +145,8 @@ def parameter(value: Tensor, name: str) -> Tensor:
 def eigensystem(covariance: Tensor, size: int, name: str) -> tuple[Tensor, Tensor]:
     """Eigenvalues `[D]` and eigenvectors `[D, D]` (columns) of a checked covariance, float64.
 
+    An eigenvalue that rounding alone explains, up to D·ε times the largest, is 0: a flat direction.
+
     Raises:
         ValueError: not `[D, D]`, not finite, not symmetric, or with a negative eigenvalue.
         TypeError: not real numbers.
@@ -167,7 +169,14 @@ def eigensystem(covariance: Tensor, size: int, name: str) -> tuple[Tensor, Tenso
             f"{name} has the eigenvalue {values.min().item():.3g}; a covariance has none below 0: "
             "add a multiple of the identity if it came from rounded data"
         )
-    return values.clamp(min=0), vectors
+    return torch.where(values > _rounding(matrix, values), values, 0.0), vectors
+
+
+def _rounding(matrix: Tensor, values: Tensor) -> float:
+    """What `eigh` may return for an exact 0: its error is relative to the largest eigenvalue, none if diagonal."""
+    if not bool((matrix - matrix.diagonal().diag()).any()):
+        return 0.0
+    return len(values) * torch.finfo(torch.float64).eps * values.max().item()
 
 
 def _index_of(timestep: Tensor, schedule: Schedule) -> Tensor:
