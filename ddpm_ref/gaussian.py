@@ -61,20 +61,22 @@ class Gaussian:
 
 
 def expm1_minus(x: Tensor) -> Tensor:
-    """e^x − 1 − x ≥ 0 without cancellation: its Taylor series Σ x^k/k!, k ≥ 2, for |x| < ½."""
+    """e^x − 1 − x ≥ 0 without cancellation: its Taylor series Σ x^k/k!, k ≥ 2, for |x| < ½; +∞ at ±∞."""
     small = x.abs() < 0.5
     near = torch.where(small, x, torch.zeros_like(x))
     series = torch.zeros_like(x)
     for k in range(17, 1, -1):  # 0.5^18/18! < 1e-21 of the leading term
         series = series * near + 1.0 / math.factorial(k)
     far = torch.where(small, torch.ones_like(x), x)
-    return torch.where(small, series * near * near, torch.expm1(far) - far)
+    linear = far.clamp(max=torch.finfo(x.dtype).max)  # e^∞ − ∞ would be NaN
+    return torch.where(small, series * near * near, torch.expm1(far) - linear)
 
 
 def gaussian_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
     """KL(N(mean1, e^{log_var1}) ‖ N(mean2, e^{log_var2})), elementwise, nats; eq. (1).
 
-    Shapes broadcast. Identical point masses (both log-variances −inf) have KL 0 if their means agree, else +inf.
+    Shapes broadcast. Point masses (both log-variances −inf) have KL 0 if their means agree, else +inf; a point mass against a
+    proper Gaussian has +inf on either side.
 
     Args:
         mean1: mean of the first Gaussian.

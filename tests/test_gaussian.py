@@ -6,7 +6,12 @@ import mpmath as mp
 import pytest
 import torch
 
-from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
+from ddpm_ref.gaussian import (
+    Gaussian,
+    discretized_gaussian_log_likelihood,
+    expm1_minus,
+    gaussian_kl,
+)
 
 mp.mp.dps = 50
 
@@ -49,6 +54,27 @@ def test_kl_of_point_masses() -> None:
     assert gaussian_kl(f64(1.0), point, f64(1.0), point) == 0
     assert gaussian_kl(f64(1.0), point, f64(2.0), point) == math.inf
     assert gaussian_kl(f64(1.0), point, f64(1.0), f64(0.0)) == math.inf
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("mean", [0.0, 1.0])
+@pytest.mark.parametrize("log_var", [0.0, -2.0, 3.0])
+def test_kl_from_a_gaussian_to_a_point_mass_is_infinite(mean, log_var, dtype) -> None:
+    """The limit log_var2 → −∞ of eq. (1), which e^{d} outgrows everything else in."""
+    zero, point = torch.zeros(1, dtype=dtype), torch.full((1,), -math.inf, dtype=dtype)
+    wide = torch.full((1,), log_var, dtype=dtype)
+    assert gaussian_kl(zero, wide, zero + mean, point).item() == math.inf
+    assert gaussian_kl(zero, point, zero + mean, point).item() == (0 if mean == 0 else math.inf)
+
+
+def test_a_point_mass_spoils_no_gradient_beside_it() -> None:
+    log_var = f64(-math.inf, 0.4).requires_grad_()
+    gaussian_kl(f64(0.0, 0.0), f64(0.0, 0.0), f64(0.0, 0.0), log_var).sum().backward()
+    assert log_var.grad[1].item() == pytest.approx((1 - math.exp(-0.4)) / 2, rel=1e-14)
+    edge = f64(math.log(torch.finfo(torch.float64).max), -0.7, 0.7, 0.1).requires_grad_()
+    expm1_minus(edge).sum().backward()
+    exact = [float(mp.expm1(mp.mpf(x))) for x in edge.tolist()]
+    assert edge.grad.tolist() == pytest.approx(exact, rel=1e-12)
 
 
 def test_kl_gradient() -> None:
