@@ -83,9 +83,20 @@ def prior_kl(x0: Tensor, schedule: Schedule) -> Tensor:
     check_schedule(schedule)
     check_floating(x0=x0)
     check_finite(x0=x0)
-    kept, log_noise = schedule.alpha_bar[-1].item(), logsigmoid(-schedule.log_snr[-1])
-    energy = sum_dims(x0.double().square())
-    return 0.5 * (kept * energy + math.prod(x0.shape[1:]) * expm1_minus(log_noise).item())
+    energy = schedule.alpha_bar[-1].item() * sum_dims(x0.double().square())
+    return prior_nats(energy, math.prod(x0.shape[1:]), schedule)
+
+
+def prior_nats(energy: Tensor, size: int, schedule: Schedule) -> Tensor:
+    """Eq. (6) from the energy that is left at T: ½ [ᾱ_T ‖x0‖² + D (e^u − 1 − u)], u = ln(1−ᾱ_T), nats.
+
+    Args:
+        energy: ᾱ_T ‖x0‖², or its expectation, float64 `[B]`.
+        size: D, number of dimensions.
+        schedule: only ᾱ_T matters.
+    """
+    log_noise = logsigmoid(-schedule.log_snr[-1])
+    return 0.5 * (energy + size * expm1_minus(log_noise).item())
 
 
 def elbo(

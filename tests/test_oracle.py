@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from ddpm_ref.elbo import elbo
+from ddpm_ref.elbo import elbo, prior_kl
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle, Oracle
 from ddpm_ref.oracle.empirical import _exponents
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
@@ -357,6 +357,24 @@ def test_mixture_prior_term_counts_variances_and_squared_means() -> None:
     second = 0.3 * (0.01 + 1.0) + 0.7 * (0.09 + 0.64)
     found = line().expected_elbo(schedule_from_log_snr([3.0, 1.0, 0.0])).prior
     assert found.item() == pytest.approx(0.5 * (0.5 * second - 0.5 + math.log(2)), rel=1e-12)
+
+
+def test_no_term_of_the_expected_bound_cancels_however_small() -> None:
+    """T = 4000: ᾱ_T is 3e-18, so both parts of the prior are far below one ulp of 1, and so is r − 1 for `beta`."""
+    schedule, x0 = linear_schedule(4000), torch.tensor([[0.1, -0.2]], dtype=torch.float64)
+    unit = GaussianOracle(torch.zeros(2), torch.eye(2))
+    found = unit.expected_elbo(schedule, "beta", x0)
+    kept = [mp.mpf(1)]
+    with mp.workdps(60):
+        for beta in schedule.beta[1:].tolist():
+            kept.append(kept[-1] * (1 - mp.mpf(beta)))
+        energy = mp.fsum(mp.mpf(x) ** 2 for x in x0[0].tolist())
+        exact = kept[-1] * energy / 2 - kept[-1] - mp.log1p(-kept[-1])
+    assert found.prior.item() == pytest.approx(float(exact), rel=1e-12, abs=0)
+    assert prior_kl(x0, schedule).item() == pytest.approx(float(exact), rel=1e-12, abs=0)
+    on_average = unit.expected_elbo(schedule).prior
+    assert on_average.item() == pytest.approx(float(-mp.log1p(-kept[-1])), rel=1e-12, abs=0)
+    assert (found.diffusion >= 0).all()
 
 
 def test_i_mmse_integral_gives_the_entropy() -> None:

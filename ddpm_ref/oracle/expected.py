@@ -4,7 +4,9 @@ The means of q(x_{t−1} | x_t, x_0) and of p(x_{t−1} | x_t) differ by c_0 (x_
 r = β̃_t/σ_t² and the expected squared error e_t = E‖x_0 − x̂_0(x_t)‖²
 
     E L_{t−1} = ½ [D (r − 1 − ln r) + c_0² e_t/σ_t²],                                                         (1)
-    E L_0 = ½ [D ln 2πσ_1² + e_1/σ_1²],        E L_T = ½ [ᾱ_T(E‖x_0‖² − D) − D ln(1−ᾱ_T)].                     (2)
+    E L_0 = ½ [D ln 2πσ_1² + e_1/σ_1²],        E L_T = ½ [ᾱ_T E‖x_0‖² + D (−ᾱ_T − ln(1−ᾱ_T))],                 (2)
+
+the last with the bracket of eq. (6) of `ddpm_ref.elbo`, which does not cancel.
 
 The bound is linear in the errors. The variance that minimizes (1) is σ_t² = β̃_t + c_0² e_t/D (Bao et al. 2022, theorem 1),          (3)
 which leaves ½ D ln σ_t²/β̃_t, and for t = 1, from (2), σ_1² = e_1/D.
@@ -14,7 +16,8 @@ import math
 
 from torch import Tensor
 
-from ddpm_ref.elbo import ElboTerms
+from ddpm_ref.elbo import ElboTerms, prior_nats
+from ddpm_ref.gaussian import expm1_minus
 from ddpm_ref.reverse import Variance, reverse_variance
 from ddpm_ref.schedule import Schedule
 
@@ -33,11 +36,10 @@ def expected_terms(
     """
     sigma2 = reverse_variance(variance, schedule)[1:]
     ratio = schedule.posterior_variance[1:] / sigma2
-    cost = ratio - 1 - ratio.log()
+    cost = expm1_minus(ratio.log())
     cost[0] = sigma2[0].log() + math.log(2 * math.pi)
     terms = 0.5 * (mean_gain(schedule)[1:] * error / sigma2 + size * cost)
-    kept, noise = schedule.alpha_bar[-1], schedule.one_minus_alpha_bar[-1]
-    prior = 0.5 * (kept * (energy - size) - size * noise.log())
+    prior = prior_nats(schedule.alpha_bar[-1] * energy, size, schedule)
     return ElboTerms(prior, terms[:, 1:], terms[:, 0], size)
 
 
