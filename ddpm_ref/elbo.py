@@ -83,8 +83,8 @@ def prior_kl(x0: Tensor, schedule: Schedule) -> Tensor:
     check_schedule(schedule)
     check_floating(x0=x0)
     check_finite(x0=x0)
-    energy = schedule.alpha_bar[-1].item() * sum_dims(x0.double().square())
-    return prior_nats(energy, math.prod(x0.shape[1:]), schedule)
+    signal = schedule.sqrt_alpha_bar[-1].item() * x0.double()  # before squaring, which may overflow
+    return prior_nats(sum_dims(signal.square()), math.prod(x0.shape[1:]), schedule)
 
 
 def prior_nats(energy: Tensor, size: int, schedule: Schedule) -> Tensor:

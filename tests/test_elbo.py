@@ -235,6 +235,14 @@ def test_zero_terminal_snr_has_prior_zero_and_needs_another_prediction_than_eps(
         elbo(ConstantX0(0.0), x0, schedule, parameterization="eps", decoder="gaussian")
 
 
+@pytest.mark.parametrize("value", [1e150, 1e200, -1e300])
+def test_prior_of_enormous_data_is_finite_where_little_or_none_of_them_is_left(value) -> None:
+    x0 = torch.tensor([[value, 0.5]], dtype=torch.float64)
+    assert prior_kl(x0, rescale_to_zero_terminal_snr(linear_schedule(10))).item() == 0
+    found = prior_kl(x0, schedule_from_log_snr([0.0, -700.0])).item()
+    assert found == pytest.approx((math.exp(-350) * value) ** 2 / 2, rel=1e-11)
+
+
 def test_float32_data_lose_no_digit_of_the_terms() -> None:
     # The constant model makes every term free of noise: float32 x_t must not enter the KL.
     x0 = data(4, 3).float()
