@@ -62,18 +62,27 @@ def check_step_count(T: int) -> None:
         raise ValueError(f"T = {T}; a diffusion has at least one step: pass T >= 1")
 
 
-def check_steps(t: Tensor, T: int, batch: int | None = None) -> None:
-    """t is an integer tensor `[batch]` with values in 1 … T (values are read on the CPU only)."""
+def check_indices(name: str, t: Tensor, batch: int | None = None) -> None:
+    """`t` is an integer tensor `[batch]`; its values are not read."""
     if not isinstance(t, Tensor):
-        raise TypeError(f"t is a {type(t).__name__}; pass a tensor: torch.full((batch,), t)")
+        raise TypeError(
+            f"{name} is a {type(t).__name__}; pass a tensor: torch.full((batch,), {name})"
+        )
     if t.dtype not in _INTEGER_DTYPES:
-        raise TypeError(f"t has dtype {t.dtype}; step indices are integers: pass t.long()")
+        raise TypeError(
+            f"{name} has dtype {t.dtype}; step indices are integers: pass {name}.long()"
+        )
     if t.ndim != 1 or (batch is not None and t.shape[0] != batch):
         expected = "[B]" if batch is None else f"[{batch}]"
         raise ValueError(
-            f"t has shape {list(t.shape)}, expected {expected}: one step index per sample; "
-            "for one step for all pass torch.full((batch,), t)"
+            f"{name} has shape {list(t.shape)}, expected {expected}: one step index per sample; "
+            f"for one step for all pass torch.full((batch,), {name})"
         )
+
+
+def check_steps(t: Tensor, T: int, batch: int | None = None) -> None:
+    """t is an integer tensor `[batch]` with values in 1 … T (values are read on the CPU only)."""
+    check_indices("t", t, batch)
     if t.device.type != "cpu" or t.numel() == 0 or torch.compiler.is_compiling():
         return
     low, high = int(t.min()), int(t.max())

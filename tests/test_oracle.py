@@ -397,6 +397,23 @@ def test_models_map_original_indices_back_and_reject_others() -> None:
             oracle.model(schedule, "x0")(x_t, torch.tensor(strangers))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.bool])
+def test_models_refuse_step_indices_that_are_no_integers_as_denoise_does(dtype) -> None:
+    oracle, schedule, x_t = gaussian(3), linear_schedule(20), random(2, 3)
+    steps = torch.ones(2).to(dtype)
+    with pytest.raises(TypeError, match="t has dtype"):
+        oracle.denoise(x_t, steps, schedule)
+    with pytest.raises(TypeError, match=r"timestep has dtype .*pass timestep\.long"):
+        oracle.model(schedule)(x_t, steps)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1), (3,)])
+def test_models_refuse_step_indices_of_another_shape(shape: tuple[int, ...]) -> None:
+    steps = torch.ones(shape, dtype=torch.int64)
+    with pytest.raises(ValueError, match="has shape"):
+        gaussian(3).model(linear_schedule(20))(random(2, 3), steps)
+
+
 def test_zero_terminal_snr_denoises_to_the_mean() -> None:
     oracle, schedule = gaussian(3), rescale_to_zero_terminal_snr(linear_schedule(5))
     found = oracle.denoise(random(2, 3), torch.tensor([5, 5]), schedule)

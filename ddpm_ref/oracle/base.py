@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ddpm_ref.parameterization import PARAMETERIZATIONS, target
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_finite, check_floating, check_name, check_steps
+from ddpm_ref.validation import check_finite, check_floating, check_indices, check_name, check_steps
 
 
 class Oracle(ABC):
@@ -67,6 +67,10 @@ class Oracle(ABC):
         """The perfect network: `model(x_t, timestep) -> prediction` in `parameterization`.
 
         Like any network it receives the original step index, and maps `schedule.timesteps[t−1]` back to t.
+
+        Raises (the model too, as `denoise` does):
+            ValueError: unknown name, or timesteps that are not among the schedule's (checked where they are on the CPU).
+            TypeError: timesteps that are no integer tensor, or a schedule that is no `Schedule`.
         """
         check_schedule(schedule)
         check_name("parameterization", parameterization, PARAMETERIZATIONS)
@@ -181,10 +185,7 @@ def _rounding(matrix: Tensor, values: Tensor) -> float:
 
 def _index_of(timestep: Tensor, schedule: Schedule) -> Tensor:
     """t with schedule.timesteps[t−1] = timestep."""
-    if not isinstance(timestep, Tensor):
-        raise TypeError(
-            f"timestep is a {type(timestep).__name__}; pass a tensor: torch.full((batch,), timestep)"
-        )
+    check_indices("timestep", timestep)
     known = schedule.timesteps.to(timestep.device)
     t = torch.searchsorted(known, timestep.long()).clamp(max=schedule.T - 1)
     if timestep.device.type == "cpu" and not bool((known[t] == timestep).all()):
