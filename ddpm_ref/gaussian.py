@@ -137,13 +137,8 @@ def discretized_gaussian_log_likelihood(
 def _lattice_index(x: Tensor, levels: int) -> Tensor:
     """The level of every value, as float64; raises where a value lies off the lattice."""
     position = (x.detach().double() + 1) * (0.5 * (levels - 1))
-    index = position.round()
-    off = (
-        ((position - index).abs() * (2.0 / (levels - 1)) > _SNAP)
-        | (index < 0)
-        | (index > levels - 1)
-    )
-    off = off | ~torch.isfinite(position)
+    index = position.round().clamp(0, levels - 1)
+    off = ~((position - index).abs() * (2.0 / (levels - 1)) <= _SNAP)  # so that NaN is off
     if bool(off.any()):
         value = x[off][0].item()
         raise ValueError(

@@ -160,6 +160,19 @@ def test_values_are_snapped_within_a_thousandth_of_a_level_and_no_further(levels
             discretized_gaussian_log_likelihood(double(outside), mean, log_scale, levels)
 
 
+@pytest.mark.parametrize("levels", [2, 256, 2001, 65536])
+@pytest.mark.parametrize("end", [-1.0, 1.0])
+def test_values_beyond_the_ends_are_snapped_to_them_however_dense_the_lattice(levels, end) -> None:
+    """With 2001 levels the spacing is 1e-3: nine tenths of it beyond an end, the nearest of all multiples is no level."""
+    mean, log_scale = double(0.0), double(-1.0)
+    right = discretized_gaussian_log_likelihood(double(end), mean, log_scale, levels)
+    near = discretized_gaussian_log_likelihood(double(end * 1.0009), mean, log_scale, levels)
+    assert near == right
+    for beyond in (end * 1.00101, end * math.inf):
+        with pytest.raises(ValueError, match="not on the lattice"):
+            discretized_gaussian_log_likelihood(double(beyond), mean, log_scale, levels)
+
+
 def test_two_levels_are_the_fewest() -> None:
     value = discretized_gaussian_log_likelihood(double(1.0), double(0.0), double(0.0), 2)
     assert value.item() == pytest.approx(math.log(0.5))
