@@ -51,6 +51,8 @@ _LOG_SNR_FLOOR = -2000.0
 class Weighting:
     """One objective: the factor on the squared error of x0, known by its logarithm.
 
+    Weightings of equal parameters compare and hash equal.
+
     Attributes:
         name: as in `WEIGHTINGS`.
         formula: the factor in x0 space, for people; S stands for SNR(t).
@@ -81,6 +83,28 @@ def _log1p_exp(x: Tensor) -> Tensor:
     return torch.logaddexp(x, torch.zeros_like(x))
 
 
+@dataclass(frozen=True)
+class _LogCapped:
+    """ln min(SNR, γ); equal for equal γ, as no two lambdas are."""
+
+    gamma: float
+
+    def __call__(self, log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        return log_snr.clamp(max=math.log(self.gamma))
+
+
+@dataclass(frozen=True)
+class _LogTempered:
+    """ln SNR/(k + SNR)^γ; equal for equal k and γ."""
+
+    k: float
+    gamma: float
+
+    def __call__(self, log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        offset = math.log(self.k)
+        return log_snr - self.gamma * (offset + _log1p_exp(log_snr - offset))
+
+
 def min_snr(gamma: float = 5.0) -> Weighting:
     """min(SNR, γ) in x0 space, min(1, γ/SNR) in eps space (Hang et al. 2023, eq. 11).
 
@@ -91,14 +115,8 @@ def min_snr(gamma: float = 5.0) -> Weighting:
         raise ValueError(
             f"gamma = {gamma}; the cap of min_snr is a positive number: the usual value is 5"
         )
-    cap = math.log(gamma)
     name = "min_snr" if gamma == 5 else f"min_snr(gamma={gamma:g})"
-    return Weighting(
-        name,
-        f"min(S, {gamma:g})",
-        lambda log_snr, t, schedule: log_snr.clamp(max=cap),
-        "Hang et al. 2023",
-    )
+    return Weighting(name, f"min(S, {gamma:g})", _LogCapped(gamma), "Hang et al. 2023")
 
 
 def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
@@ -112,13 +130,8 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
         raise ValueError(
             f"k = {k}, gamma = {gamma}: the rule is k > 0 and gamma >= 0; usual values are 1 and 1"
         )
-    offset = math.log(k)
     name = "p2" if k == 1 and gamma == 1 else f"p2(k={k:g}, gamma={gamma:g})"
-
-    def log_weight(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        return log_snr - gamma * (offset + _log1p_exp(log_snr - offset))
-
-    return Weighting(name, f"S/({k:g} + S)^{gamma:g}", log_weight, "Choi et al. 2022")
+    return Weighting(name, f"S/({k:g} + S)^{gamma:g}", _LogTempered(k, gamma), "Choi et al. 2022")
 
 
 WEIGHTINGS: dict[str, Weighting] = {

@@ -162,6 +162,18 @@ def test_parameters_of_weightings() -> None:
         p2(k=0)
 
 
+def test_weightings_are_equal_where_their_parameters_are_and_only_there() -> None:
+    assert min_snr(5) == min_snr() == min_snr(gamma=5.0) == WEIGHTINGS["min_snr"]
+    assert p2() == p2(1, 1) == WEIGHTINGS["p2"]
+    assert p2(k=2.0, gamma=0.5) == p2(k=2.0, gamma=0.5)
+    # names and formulas show six digits, in which the last of each pair agrees
+    different = [min_snr(5), min_snr(2.5), min_snr(2.5000001)]
+    different += [p2(), p2(k=2), p2(gamma=2), p2(k=2, gamma=2), p2(k=2, gamma=2.0000001)]
+    assert len(set(different)) == len(different)
+    again = [min_snr(5), min_snr(2.5), p2(k=2), p2(gamma=2)]
+    assert set(again) < set(different)
+
+
 def test_p2_with_a_tiny_stabilizer_does_not_overflow() -> None:
     """With k = e^−460 and SNR = e^500, S/(k + S) = 1, although S/k is e^960, beyond float64."""
     schedule = schedule_from_log_snr([500.0, -500.0])
