@@ -175,6 +175,25 @@ def test_decoder_of_a_narrow_bin_far_away(z: float) -> None:
     assert abs(value - exact) <= 1e-9 * abs(exact)
 
 
+@pytest.mark.parametrize("sigmas", [1, 3, 8, 10, 20, 30])
+@pytest.mark.parametrize("shift", [0.0, 0.01, 0.7, 3.0])
+def test_decoder_of_a_bin_that_holds_nearly_everything(sigmas: int, shift: float) -> None:
+    """The middle of three levels, ±½, is ±8σ or more: ln(1 − two tails) and its slopes, from the tails themselves."""
+    mean = f64(shift * 0.5 / sigmas).requires_grad_()
+    log_scale = f64(math.log(0.5 / sigmas)).requires_grad_()
+    value = discretized_gaussian_log_likelihood(f64(0.0), mean, log_scale, 3)
+    by_mean, by_scale = torch.autograd.grad(value.sum(), [mean, log_scale])
+    m, sigma = mp.mpf(mean.item()), mp.exp(mp.mpf(log_scale.item()))
+    a, b = (-0.5 - m) / sigma, (0.5 - m) / sigma
+    outside = mp.ncdf(a) + mp.ncdf(-b)
+    slope_mean = (mp.npdf(a) - mp.npdf(b)) / sigma / (1 - outside)
+    slope_scale = (a * mp.npdf(a) - b * mp.npdf(b)) / (1 - outside)
+    assert value.item() == pytest.approx(float(mp.log1p(-outside)), rel=1e-12, abs=0)
+    # 1e-3 is promised; a mean on the edge itself costs the slope by the scale seven digits
+    assert by_mean.item() == pytest.approx(float(slope_mean), rel=1e-7, abs=0)
+    assert by_scale.item() == pytest.approx(float(slope_scale), rel=1e-7, abs=0)
+
+
 def test_decoder_masses_sum_to_one_and_mirror() -> None:
     levels = 17
     grid = torch.arange(levels, dtype=torch.float64) / 8 - 1
