@@ -40,6 +40,7 @@ from ddpm_ref.validation import check_broadcastable, check_floating
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _NARROW = 1e-3
 _SNAP = 1e-3
+_LEAST_LOG_SCALE = -700.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def discretized_gaussian_log_likelihood(
     Args:
         x: values on the lattice of `levels` grey levels on [−1, 1]; those within 1e-3 of a level are snapped to it.
         mean: mean of the Gaussian, broadcast against x.
-        log_scale: ln σ, broadcast against x.
+        log_scale: ln σ, broadcast against x; below −700, where 1/σ nears the end of float64, as −700.
         levels: number of grey levels, ≥ 2 (256 for 8-bit images, 17 for digits).
 
     Raises:
@@ -126,7 +127,7 @@ def discretized_gaussian_log_likelihood(
     index = _lattice_index(x, levels)
     half = 1.0 / (levels - 1)
     offset = (index * (2 * half) - 1) - mean.double()
-    precision = torch.exp(-log_scale.double())
+    precision = torch.exp(-log_scale.double().clamp(min=_LEAST_LOG_SCALE))
     index, offset, precision = torch.broadcast_tensors(index, offset, precision)
     inner = _log_bin_mass(offset * precision, 2 * half * precision)
     lower = log_ndtr((offset + half) * precision)

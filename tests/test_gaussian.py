@@ -194,6 +194,21 @@ def test_decoder_of_a_bin_that_holds_nearly_everything(sigmas: int, shift: float
     assert by_scale.item() == pytest.approx(float(slope_scale), rel=1e-7, abs=0)
 
 
+@pytest.mark.parametrize("log_scale", [-699.0, -701.0, -1000.0, -1e300, -math.inf])
+def test_decoder_of_a_vanishing_scale_is_a_point_mass(log_scale: float) -> None:
+    """All mass lies in the bin of the mean: ln 1 = 0 there, flat, and −∞ in the others. Half of it on either side of an edge."""
+    x = f64(0.0, 0.0, 1.0, -1.0, 0.0, 1.0, -1.0, 0.0, 1.0)
+    mean = f64(0.0, 0.1, 0.9, -3.0, 0.7, 0.2, 1.0, 0.5, 0.5).requires_grad_()
+    scale = torch.full_like(x, log_scale).requires_grad_()
+    value = discretized_gaussian_log_likelihood(x, mean, scale, 3)
+    value.sum().backward()
+    assert value[:7].tolist() == [0, 0, 0, 0] + [-math.inf] * 3
+    assert value[7:].tolist() == pytest.approx([math.log(0.5)] * 2, rel=1e-15)
+    assert mean.grad[:4].tolist() == scale.grad[:4].tolist() == [0, 0, 0, 0]
+    assert not torch.isnan(mean.grad).any()
+    assert (mean.grad[4:7].sign() == f64(-1.0, 1.0, -1.0)).all()  # towards the bin
+
+
 def test_decoder_masses_sum_to_one_and_mirror() -> None:
     levels = 17
     grid = torch.arange(levels, dtype=torch.float64) / 8 - 1
