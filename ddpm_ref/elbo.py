@@ -158,6 +158,7 @@ def elbo(
         levels=levels,
         clip=clip,
     )
+    process.check(x0, batch_size)
     terms = torch.zeros(len(x0), schedule.T, dtype=torch.float64, device=x0.device)
     stream = NoiseStream(seed)
     with evaluation_mode(model):

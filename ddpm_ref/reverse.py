@@ -130,6 +130,24 @@ class ReverseProcess:
             seed=seed,
         )
 
+    def check(self, x0: Tensor, batch_size: int) -> None:
+        """Everything that the term of some step would refuse, whichever steps are evaluated; costs no evaluation.
+
+        Args:
+            x0: data `[B, *dims]`.
+            batch_size: examples inspected at a time.
+
+        Raises:
+            ValueError: the parameterization is undefined at a step, or data lie off the decoder's lattice.
+        """
+        nothing = torch.zeros(self.schedule.T, 1, dtype=torch.float64)
+        self._mean(nothing, nothing, torch.arange(1, self.schedule.T + 1))
+        if self.levels is None:
+            return
+        zero = torch.zeros((), dtype=torch.float64, device=x0.device)
+        for rows in x0.split(batch_size):
+            discretized_gaussian_log_likelihood(rows, zero, zero, self.levels)
+
     def step(self, x_t: Tensor, t: Tensor) -> Gaussian:
         """p(x_{t−1} | x_t) in float64 for rows `x_t [n, *dims]` at steps `t [n]`; one evaluation a row.
 

@@ -243,6 +243,22 @@ def test_prior_of_enormous_data_is_finite_where_little_or_none_of_them_is_left(v
     assert found == pytest.approx((math.exp(-350) * value) ** 2 / 2, rel=1e-11)
 
 
+@pytest.mark.parametrize("parameterization", ["eps", "score"])
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_what_a_step_would_refuse_is_said_before_the_first_evaluation(
+    parameterization, clip
+) -> None:
+    def unasked(x_t: Tensor, t: Tensor) -> Tensor:
+        raise AssertionError("the model was asked")
+
+    schedule = rescale_to_zero_terminal_snr(linear_schedule(5))
+    options = {"parameterization": parameterization, "decoder": "gaussian", "clip": clip}
+    with pytest.raises(ValueError, match="undefined at t = 5"):
+        elbo(unasked, data(3, 2), schedule, batch_size=1, **options)
+    with pytest.raises(ValueError, match="lattice"):
+        elbo(unasked, data(3, 2), linear_schedule(5), levels=17)
+
+
 def test_float32_data_lose_no_digit_of_the_terms() -> None:
     # The constant model makes every term free of noise: float32 x_t must not enter the KL.
     x0 = data(4, 3).float()

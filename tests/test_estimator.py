@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 
+from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import neyman, pilot_points, place, replicate_points
@@ -15,7 +17,12 @@ from ddpm_ref.estimator.surrogate import Basis, Observations, rough_profile
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.reverse import reverse_variance
-from ddpm_ref.schedule import Schedule, cosine_schedule, linear_schedule
+from ddpm_ref.schedule import (
+    Schedule,
+    cosine_schedule,
+    linear_schedule,
+    rescale_to_zero_terminal_snr,
+)
 
 DIMS, SIZE, T = 3, 41, 29
 
@@ -355,6 +362,25 @@ def test_errors_of_use(change, error, message) -> None:
         estimate_elbo(
             wrong_model().model(schedule), data(), schedule, **({"decoder": "gaussian"} | change)
         )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("parameterization", ["eps", "score"])
+def test_an_undefined_step_is_refused_whether_or_not_it_is_drawn(parameterization, seed) -> None:
+    schedule = rescale_to_zero_terminal_snr(linear_schedule(1000))
+    options = {"parameterization": parameterization, "decoder": "gaussian", "seed": seed}
+    for estimate in (elbo, partial(estimate_elbo, evaluations=32)):
+        with pytest.raises(ValueError, match=f"{parameterization} -> mean .* t = 1000"):
+            estimate(lambda x, t: 0 * x, data(2), schedule, **options)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_data_off_the_lattice_are_refused_whether_or_not_they_are_drawn(seed) -> None:
+    images = torch.zeros(SIZE, DIMS, dtype=torch.float64)
+    images[7, 1] = 0.03
+    for estimate in (elbo, partial(estimate_elbo, evaluations=32)):
+        with pytest.raises(ValueError, match=r"x = 0\.03 is not on the lattice"):
+            estimate(lambda x, t: 0 * x, images, linear_schedule(9), levels=17, seed=seed)
 
 
 def test_no_data_is_an_error() -> None:

@@ -126,7 +126,7 @@ def estimate_elbo(
         control: subtract the fitted Gaussian's control variates.
 
     Raises:
-        ValueError: as `elbo`, or a budget below 32.
+        ValueError: as `elbo`, whichever steps and examples are drawn, or a budget below 32.
     """
     check_floating(data=data)
     check_finite(data=data)
@@ -140,6 +140,7 @@ def estimate_elbo(
         levels=levels,
         clip=clip,
     )
+    process.check(data, batch_size)
     gaussian = GaussianControl(data, schedule, reverse_variance(variance, schedule))
     survey = _Survey(process, data, gaussian, NoiseStream(seed), control, batch_size)
     with evaluation_mode(model):
