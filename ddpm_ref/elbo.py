@@ -137,7 +137,7 @@ def elbo(
         first_index: global index of x0[0], for data evaluated in parts.
 
     Returns:
-        `ElboTerms`, float64 on x0's device: nats summed over dims.
+        `ElboTerms`, float64 on x0's device: nats summed over dims, without a graph even where x0 requires a gradient.
 
     Raises:
         ValueError: unknown names, missing `levels`, data off the lattice or not finite, or a parameterization that is
@@ -169,8 +169,9 @@ def elbo(
             t = torch.tensor(steps, device=x0.device).repeat_interleave(len(rows) // len(steps))
             values = process.terms(rows, t, noise).view(len(steps), -1).T
             terms[examples, steps[0] - 1 : steps[-1]] += values / draws
+        prior = prior_kl(x0, schedule)
     return ElboTerms(
-        prior=prior_kl(x0, schedule),
+        prior=prior,
         diffusion=terms[:, 1:],
         reconstruction=terms[:, 0],
         dims=math.prod(x0.shape[1:]),

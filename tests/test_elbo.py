@@ -179,6 +179,15 @@ def test_the_model_is_asked_in_eval_mode_without_gradient_and_left_as_it_was() -
     assert not model.frozen.training
 
 
+def test_no_term_carries_a_graph_to_data_that_require_a_gradient() -> None:
+    # With a graph behind the prior alone, the gradient of the total would be the prior's.
+    x0, schedule = data(2, 3).requires_grad_(), linear_schedule(3)
+    found = elbo(ConstantX0(0.5), x0, schedule, parameterization="x0", decoder="gaussian")
+    for term in (found.prior, found.diffusion, found.reconstruction, found.total):
+        assert not term.requires_grad
+    assert x0.requires_grad
+
+
 def test_the_model_receives_the_original_step_indices_of_a_respaced_schedule() -> None:
     seen = set()
 
