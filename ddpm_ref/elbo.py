@@ -33,7 +33,15 @@ from torch.nn.functional import logsigmoid
 from ddpm_ref.gaussian import expm1_minus
 from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.reverse import Model, Protocol, Variance, evaluation_mode, reverse_process, sum_dims
+from ddpm_ref.reverse import (
+    Model,
+    Protocol,
+    Variance,
+    check_data,
+    evaluation_mode,
+    reverse_process,
+    sum_dims,
+)
 from ddpm_ref.schedule import Schedule, check_schedule
 from ddpm_ref.validation import check_count, check_finite, check_floating
 
@@ -123,7 +131,7 @@ def elbo(
         model: `model(x_t, t) -> prediction` in `parameterization`, or `(prediction, log_variance)` for a learned
             variance, which then replaces `variance`. Called in eval mode without gradient, with the original step index
             `schedule.timesteps[t−1]` and x_t in x0's dtype and device.
-        x0: data `[B, *dims]`, on [−1, 1] for images.
+        x0: data `[B, *dims]`, on [−1, 1] for images; `[B]` means D = 1.
         schedule: T steps.
         parameterization: what the model predicts: `eps`, `x0`, `v`, `score` or `mean`.
         variance: `posterior` (β̃_t), `beta` (β_t) or a table `[T+1]`; its entry 1 is the decoder's variance, for which both
@@ -140,12 +148,11 @@ def elbo(
         `ElboTerms`, float64 on x0's device: nats summed over dims, without a graph even where x0 requires a gradient.
 
     Raises:
-        ValueError: unknown names, missing `levels`, data off the lattice or not finite, or a parameterization that is
-            undefined on this schedule (`eps`, `score` at zero terminal SNR).
+        ValueError: unknown names, missing `levels`, data off the lattice, not finite or without dimensions, or a
+            parameterization that is undefined on this schedule (`eps`, `score` at zero terminal SNR).
         TypeError: x0 is not floating point, or another argument is of the wrong type.
     """
-    check_floating(x0=x0)
-    check_finite(x0=x0)
+    check_data("x0", x0)
     check_count("draws", draws)
     check_count("batch_size", batch_size)
     check_count("first_index", first_index, least=0)

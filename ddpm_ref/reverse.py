@@ -29,7 +29,7 @@ from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gau
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
 from ddpm_ref.process import q_posterior, q_sample
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_name, check_number
+from ddpm_ref.validation import check_finite, check_floating, check_name, check_number
 
 Model: TypeAlias = Callable[[Tensor, Tensor], "Tensor | tuple[Tensor, Tensor]"]
 """`model(x_t [B, *dims], t int64 [B]) -> prediction [B, *dims]`, or the pair `(prediction, log_variance)`."""
@@ -294,6 +294,17 @@ def evaluation_mode(model: object) -> Iterator[None]:
     finally:
         for module, training in zip(modules, modes, strict=True):
             module.training = training
+
+
+def check_data(name: str, x0: Tensor) -> None:
+    """Data of a bound, `[B, *dims]`: floating point, finite, at least one number in an example; `[B]` has D = 1."""
+    check_floating(**{name: x0})
+    check_finite(**{name: x0})
+    if x0.ndim == 0 or 0 in x0.shape[1:]:
+        raise ValueError(
+            f"{name} has shape {list(x0.shape)}, expected [B, *dims] with at least one number in an example: "
+            f"pass {name}[None] if it is a single example; [B] or [B, 1] are examples of one number"
+        )
 
 
 def check_model(model: object) -> None:

@@ -1,12 +1,14 @@
 """The bound against closed forms, quadrature-free: exact chains, units, precision, protocol, failure modes."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ddpm_ref.elbo import elbo, prior_kl
+from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import (
     cosine_schedule,
@@ -319,6 +321,15 @@ def test_bad_data_and_bad_models_are_named() -> None:
         elbo(lambda x, t: torch.cat([x, x], dim=1), x0, schedule, decoder="gaussian")
     with pytest.raises(TypeError, match="sample"):
         elbo(lambda x, t: None, x0, schedule, decoder="gaussian")
+
+
+@pytest.mark.parametrize("shape", [(), (2, 0), (2, 3, 0), (0, 0)])
+def test_examples_without_dimensions_are_refused(shape) -> None:
+    # Bits per dimension of no dimension would be 0/0.
+    schedule, x0 = linear_schedule(3), torch.zeros(shape, dtype=torch.float64)
+    for bound in (elbo, partial(estimate_elbo, evaluations=50)):
+        with pytest.raises(ValueError, match=r"shape .* expected \[B, \*dims\]"):
+            bound(ConstantX0(0.0), x0, schedule, parameterization="x0", decoder="gaussian")
 
 
 def test_an_empty_batch_gives_empty_terms() -> None:

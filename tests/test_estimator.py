@@ -93,6 +93,24 @@ def test_few_steps_and_other_variances(make, steps) -> None:
     assert abs(found.bits_per_dim - truth(schedule, data(), "beta")) < 4.5 * found.stderr + 1e-9
 
 
+def test_examples_of_one_number_may_come_without_their_dimension() -> None:
+    # The expectation of the same numbers as [N, 1], in closed form.
+    schedule, rows = linear_schedule(T), data()[:, 0]
+    oracle = GaussianOracle(torch.tensor([0.1]), torch.tensor([[0.3]]))
+    inner = oracle.model(schedule, "v")
+    found = estimate_elbo(
+        lambda x_t, t: inner(x_t[:, None], t)[:, 0],
+        rows,
+        schedule,
+        evaluations=2000,
+        parameterization="v",
+        decoder="gaussian",
+    )
+    exact = oracle.expected_elbo(schedule, x0=rows[:, None]).bits_per_dim.mean().item()
+    assert found.dims == 1
+    assert abs(found.bits_per_dim - exact) < 4.5 * found.stderr
+
+
 def test_control_variates_and_allocation_pay() -> None:
     # Gaussian data and their own denoiser: the controls explain all but the mean curve.
     schedule, oracle = linear_schedule(T), GaussianOracle(torch.zeros(DIMS), torch.eye(DIMS) / 4)

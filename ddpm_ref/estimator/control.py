@@ -70,8 +70,8 @@ class GaussianControl:
 
 def _moments(data: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Mean, variances along the basis, and the basis (None = the pixels)."""
-    if data[0].numel() <= _LARGEST_FULL:
-        oracle = GaussianOracle.fit(data.detach().cpu())
-        return oracle.mean, oracle.spectrum, oracle.basis
     rows = data.detach().cpu().double().reshape(len(data), -1)
+    if rows.shape[1] <= _LARGEST_FULL:
+        oracle = GaussianOracle.fit(rows)
+        return oracle.mean, oracle.spectrum, oracle.basis
     return rows.mean(dim=0), rows.var(dim=0, correction=0), None

@@ -40,12 +40,13 @@ from ddpm_ref.reverse import (
     Protocol,
     ReverseProcess,
     Variance,
+    check_data,
     evaluation_mode,
     reverse_process,
     reverse_variance,
 )
 from ddpm_ref.schedule import Schedule
-from ddpm_ref.validation import check_count, check_finite, check_floating
+from ddpm_ref.validation import check_count
 
 _PILOT_SHARE = 0.08
 _SMALLEST = 32
@@ -112,7 +113,7 @@ def estimate_elbo(
 
     Args:
         model: as in `elbo`.
-        data: the finite data set `[N, *dims]`, whose mean bound is wanted.
+        data: the finite data set `[N, *dims]`, whose mean bound is wanted; `[N]` means D = 1.
         schedule: T steps.
         evaluations: the budget; one evaluation is one network output for one sample. At least 32.
         parameterization: as in `elbo`, like the following.
@@ -128,8 +129,7 @@ def estimate_elbo(
     Raises:
         ValueError: as `elbo`, whichever steps and examples are drawn, or a budget below 32.
     """
-    check_floating(data=data)
-    check_finite(data=data)
+    check_data("data", data)
     _check_budget(evaluations, len(data), draws, batch_size)
     process = reverse_process(
         model,
