@@ -366,7 +366,9 @@ def test_rough_profile_is_a_distribution_with_every_step() -> None:
     ("change", "error", "message"),
     [
         ({"evaluations": 31}, ValueError, "at least 32"),
-        ({"evaluations": 1e3}, TypeError, "int"),
+        ({"evaluations": 0}, ValueError, "at least 32"),
+        ({"evaluations": -1}, ValueError, "at least 32"),
+        ({"evaluations": 1e3}, TypeError, "evaluations=32 for instance"),
         ({"evaluations": 100, "decoder": "discretized"}, ValueError, "levels"),
         ({"evaluations": 100, "variance": "betta"}, ValueError, "beta"),
         ({"evaluations": 100, "draws": 0}, ValueError, "draws"),

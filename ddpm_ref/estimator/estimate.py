@@ -49,7 +49,7 @@ from ddpm_ref.schedule import Schedule
 from ddpm_ref.validation import check_count
 
 _PILOT_SHARE = 0.08
-_SMALLEST = 32
+_SMALLEST = 32  # a pilot of 12 and two replicates of 10
 _MAIN_STEP = 1 << 31  # noise that `elbo` does not use: its steps are far below
 
 
@@ -115,7 +115,8 @@ def estimate_elbo(
         model: as in `elbo`.
         data: the finite data set `[N, *dims]`, whose mean bound is wanted; `[N]` means D = 1.
         schedule: T steps.
-        evaluations: the budget; one evaluation is one network output for one sample. At least 32.
+        evaluations: the budget; one evaluation is one network output for one sample. At least 32; four or
+            more per example are useful.
         parameterization: as in `elbo`, like the following.
         variance: `posterior`, `beta` or a `[T+1]` table.
         decoder: `discretized` or `gaussian`.
@@ -274,11 +275,7 @@ class _Survey:
 
 
 def _check_budget(evaluations: int, size: int, draws: int, batch_size: int) -> None:
-    if check_count("evaluations", evaluations) < _SMALLEST:
-        raise ValueError(
-            f"evaluations = {evaluations}: a pilot and two replicates need at least {_SMALLEST}; "
-            "a useful budget is four or more per example"
-        )
+    check_count("evaluations", evaluations, least=_SMALLEST)
     if size == 0:
         raise ValueError("data holds no example: a mean over nothing is undefined")
     check_count("draws", draws)
