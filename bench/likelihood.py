@@ -36,6 +36,7 @@ class Likelihood:
         examples: how many images the mean is over.
         evaluations: network outputs spent.
         error_meaning: what the standard errors mean, in words.
+        degrees_of_freedom: of the total's standard error, for Student's t.
         smooth_curve: the curve is the estimator's fit, not a mean at each t.
         protocol: how a term was evaluated.
     """
@@ -46,6 +47,7 @@ class Likelihood:
     examples: int
     evaluations: int
     error_meaning: str
+    degrees_of_freedom: float
     smooth_curve: bool
     protocol: Protocol
 
@@ -59,6 +61,7 @@ class Likelihood:
             "bits_per_dim": self.bits(self.terms["total"].nats),
             "bits_per_dim_stderr": self.bits(self.terms["total"].stderr),
             "stderr_meaning": self.error_meaning,
+            "stderr_degrees_of_freedom": self.degrees_of_freedom,
             "terms_nats": {
                 name: {"mean": term.nats, "stderr": term.stderr}
                 for name, term in self.terms.items()
@@ -127,6 +130,7 @@ def by_budget(question: Question, evaluations: int) -> Likelihood:
         examples=found.data_size,
         evaluations=found.evaluations,
         error_meaning=_BUDGETED,
+        degrees_of_freedom=found.degrees_of_freedom,
         smooth_curve=True,
         protocol=found.protocol,
     )
@@ -176,6 +180,7 @@ def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
         examples=len(prior),
         evaluations=evaluations,
         error_meaning=_FULL,
+        degrees_of_freedom=len(prior) - 1,
         smooth_curve=False,
         protocol=protocol,
     )
@@ -202,11 +207,21 @@ def as_text(found: Likelihood) -> str:
             f"{_with_error(found.bits(term.nats), found.bits(term.stderr)):>24}"
         )
     lines += [
-        f"± standard error {found.error_meaning}",
+        f"± standard error {found.error_meaning}{_reach(found.degrees_of_freedom)}",
         f"{found.examples} examples of {found.dims} dimensions, {found.evaluations} network evaluations",
         f"protocol: {found.protocol.describe()}",
     ]
     return "\n".join(lines)
+
+
+def _reach(degrees_of_freedom: float) -> str:
+    """How many standard errors of the total the 95 % interval reaches; nothing where there are none."""
+    from scipy.stats import t
+
+    if degrees_of_freedom == 0:
+        return ""
+    reach = t.ppf(0.975, degrees_of_freedom)
+    return f"; 95 % within {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
 
 
 def _with_error(value: float, error: float) -> str:

@@ -109,6 +109,16 @@ def test_the_printed_page_names_terms_errors_and_protocol(factory, capsys) -> No
         assert word in page
 
 
+def test_few_examples_are_said_to_have_a_wide_interval(factory, capsys) -> None:
+    # Student's t for 1 degree of freedom: tan(π/2 · 0.95) = 12.7.
+    model = ("--model", f"{factory}:with_schedule", "--data", "digits")
+    for words in (("--evaluations", "50", "--examples", "1"), ("--full", "--examples", "2")):
+        assert call(*model, *words) == 0
+        assert "95 % within 12.7 of them (Student's t, 1 degrees" in capsys.readouterr().out
+        found = measured(capsys, *model[:2], *words)
+        assert found["stderr_degrees_of_freedom"] == pytest.approx(1)
+
+
 def test_a_model_that_returns_nan_exits_1_and_says_so(factory, capsys) -> None:
     words = ("--T", "5", "--full", "--examples", "3", "--data", "digits")
     assert call("--model", f"{factory}:broken", *words) == 1

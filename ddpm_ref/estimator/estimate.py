@@ -21,6 +21,15 @@ both replicates, s_b² the variance of Ȳ_i between examples and s_w² the mean 
 The observations are the replicates, not their points, which share noise and offsets. Where the budget reaches all examples, m = N, the
 variation between examples drops out of the error altogether. The lattice between examples only makes (3) larger than the truth: in trials
 by a few percent. (Differences of neighbours in the lattice would take that out, but they were found as much too small.)
+
+**Degrees of freedom.** Each d_i = Y_i1 − Y_i2 knows the variance of its own example with one degree of freedom. Satterthwaite's (1946) for
+a sum of variances v_i is (Σ v_i)²/Σ v_i²; for normal d_i, E d_i² = 2 v_i and E d_i⁴ = 12 v_i², so that replacing both sums by what is
+unbiased for them gives
+
+    ν_w = 3 (Σ d_i²)²/Σ d_i⁴ − 2,            from 1, where one example has all the variance, to at most m.            (4)
+
+With the m − 1 of s_b², the two terms B and W of (3) together have ν = (B + W)²/[B²/(m − 1) + W²/ν_w]. The interval is Student's t for ν:
+for a single example it is 6.5 times as wide as the normal one, since two replicates hardly tell how much they vary.
 """
 
 import math
@@ -60,6 +69,8 @@ class ElboEstimate:
     Attributes:
         bits_per_dim: the estimate, bits per dimension.
         stderr: its standard error, bits per dimension.
+        degrees_of_freedom: how many independent squares the standard error is worth, eq. (4): 1 for one example, about the
+            number of examples for many alike.
         evaluations: network outputs spent, the pilot's included; never above the budget.
         prior: mean L_T, nats, exact.
         diffusion: mean Σ_{t≥2} L_{t−1}, nats, with its standard error.
@@ -73,6 +84,7 @@ class ElboEstimate:
 
     bits_per_dim: float
     stderr: float
+    degrees_of_freedom: float
     evaluations: int
     prior: float
     diffusion: tuple[float, float]
@@ -83,9 +95,21 @@ class ElboEstimate:
     data_size: int
     protocol: Protocol
 
-    def interval(self, z: float = 1.959963984540054) -> tuple[float, float]:
-        """bits_per_dim ± z·stderr: the 95 % interval by default."""
-        return self.bits_per_dim - z * self.stderr, self.bits_per_dim + z * self.stderr
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """bits_per_dim ± t·stderr, bits per dimension, with Student's t for `degrees_of_freedom`.
+
+        It covers less often than `level` where rare events hold most of the variance: replicates that have both missed them
+        agree, and tell neither of the variance nor of its degrees of freedom.
+
+        Raises:
+            ValueError: level outside (0, 1).
+        """
+        from scipy.stats import t
+
+        if not 0 < level < 1:
+            raise ValueError(f"level = {level}; a probability between 0 and 1: pass level=0.95")
+        reach = float(t.ppf(0.5 + level / 2, self.degrees_of_freedom)) * self.stderr
+        return self.bits_per_dim - reach, self.bits_per_dim + reach
 
 
 def estimate_elbo(
@@ -108,8 +132,8 @@ def estimate_elbo(
 
     At equal error it needs hundreds of times fewer evaluations than the full sum and thousands of times fewer than a uniform t
     (measured by `ddpm-bench estimator`), and pays most from about four evaluations per example on, where every example is
-    visited. The interval is a normal one: it is too short where rare events hold most of the variance, such as a decoder far
-    too narrow for its errors, and the budget meets few of them.
+    visited. The interval is Student's: wide for one or two examples, and still too short where rare events hold most of the
+    variance, such as a decoder far too narrow for its errors, and the budget meets few of them.
 
     Args:
         model: as in `elbo`.
@@ -290,6 +314,7 @@ def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> El
     return ElboEstimate(
         bits_per_dim=(prior + total.mean().item()) / unit,
         stderr=two_stage_error(total, size) / unit,
+        degrees_of_freedom=degrees_of_freedom(total, size),
         evaluations=found.evaluations,
         prior=prior,
         diffusion=(found.diffusion.mean().item(), two_stage_error(found.diffusion, size)),
@@ -307,10 +332,29 @@ def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> El
 
 def two_stage_error(replicates: Tensor, size: int) -> float:
     """Eq. (3): the standard error of the mean of `[m, 2]` replicates of m out of `size` examples."""
+    return math.sqrt(sum(_variance_parts(replicates, size)))
+
+
+def degrees_of_freedom(replicates: Tensor, size: int) -> float:
+    """ν of `two_stage_error`, eq. (4): what is left of m where few examples have most of the variance."""
     many = len(replicates)
-    within = (replicates[:, 0] - replicates[:, 1]).square().mean().item() / 4
-    if many == size:
-        return math.sqrt(within / many)
-    between = replicates.mean(dim=1).var().item()
+    between, within = _variance_parts(replicates, size)
+    if not 0 < between + within < math.inf:  # nothing varies, or the model diverged
+        return float(many)
+    squares = (replicates[:, 0] - replicates[:, 1]).square()
+    squares = squares / squares.max().clamp(min=torch.finfo(squares.dtype).tiny)
+    alike = (squares.sum().square() / squares.square().sum()).item()
+    share = within / (between + within)
+    inverse = share**2 / min(many, 3 * alike - 2) if share > 0 else 0.0
+    if many < size:
+        inverse += (1 - share) ** 2 / (many - 1)
+    return 1 / inverse
+
+
+def _variance_parts(replicates: Tensor, size: int) -> tuple[float, float]:
+    """The terms of (3): between examples, which is none where all are visited, and within them."""
+    many = len(replicates)
     share = many / size
-    return math.sqrt(((1 - share) * between + share * within) / many)
+    within = (replicates[:, 0] - replicates[:, 1]).square().mean().item() / 4
+    between = replicates.mean(dim=1).var().item() if many < size else 0.0
+    return (1 - share) * between / many, share * within / many
