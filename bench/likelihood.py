@@ -19,10 +19,10 @@ _BUDGETED = "of the estimate: how far the full sum over this very set of images 
 
 @dataclass(frozen=True)
 class Term:
-    """A mean in nats per example with its standard error (0 = exact)."""
+    """A mean in nats per example with its standard error (0 = exact, None = unknown, since one example has no spread)."""
 
     nats: float
-    stderr: float
+    stderr: float | None
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,15 @@ class Likelihood:
         """Nats per example → bits per dimension."""
         return nats / (self.dims * math.log(2))
 
+    def error_in_bits(self, term: Term) -> float | None:
+        """A term's standard error in bits per dimension, None = unknown."""
+        return None if term.stderr is None else self.bits(term.stderr)
+
     def as_json(self) -> dict[str, Any]:
         """Strict JSON: every number with its unit in its name."""
         return {
             "bits_per_dim": self.bits(self.terms["total"].nats),
-            "bits_per_dim_stderr": self.bits(self.terms["total"].stderr),
+            "bits_per_dim_stderr": self.error_in_bits(self.terms["total"]),
             "stderr_meaning": self.error_meaning,
             "stderr_degrees_of_freedom": self.degrees_of_freedom,
             "terms_nats": {
@@ -187,7 +191,7 @@ def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
 
 
 def _mean(values: Tensor) -> Term:
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
     return Term(values.mean().item(), error)
 
 
@@ -204,7 +208,7 @@ def as_text(found: Likelihood) -> str:
         term = found.terms[key]
         lines.append(
             f"{name:22}{_with_error(term.nats, term.stderr):>24}"
-            f"{_with_error(found.bits(term.nats), found.bits(term.stderr)):>24}"
+            f"{_with_error(found.bits(term.nats), found.error_in_bits(term)):>24}"
         )
     lines += [
         f"± standard error {found.error_meaning}{_reach(found.degrees_of_freedom)}",
@@ -215,16 +219,18 @@ def as_text(found: Likelihood) -> str:
 
 
 def _reach(degrees_of_freedom: float) -> str:
-    """How many standard errors of the total the 95 % interval reaches; nothing where there are none."""
+    """How many standard errors of the total the 95 % interval reaches."""
     from scipy.stats import t
 
     if degrees_of_freedom == 0:
-        return ""
+        return "; one image cannot tell"
     reach = t.ppf(0.975, degrees_of_freedom)
     return f"; 95 % within {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
 
 
-def _with_error(value: float, error: float) -> str:
+def _with_error(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:.5f} ± unknown"
     return f"{value:.5g} (exact)" if error == 0 else f"{value:.5f} ± {error:.2g}"
 
 

@@ -109,6 +109,19 @@ def test_the_printed_page_names_terms_errors_and_protocol(factory, capsys) -> No
         assert word in page
 
 
+def test_the_error_of_a_single_example_is_unknown(factory, capsys) -> None:
+    words = ("--model", f"{factory}:with_schedule", "--data", "digits", "--full", "--examples", "1")
+    assert call(*words) == 0
+    page = capsys.readouterr().out
+    assert page.count("± unknown") == 8  # four terms in two units
+    assert "exact)" not in page
+    assert "one image cannot tell" in page
+    found = measured(capsys, *words)
+    assert found["bits_per_dim_stderr"] is None
+    assert found["stderr_degrees_of_freedom"] == 0
+    assert all(term["stderr"] is None for term in found["terms_nats"].values())
+
+
 def test_few_examples_are_said_to_have_a_wide_interval(factory, capsys) -> None:
     # Student's t for 1 degree of freedom: tan(π/2 · 0.95) = 12.7.
     model = ("--model", f"{factory}:with_schedule", "--data", "digits")

@@ -1,9 +1,10 @@
 """`ddpm-bench elbo`: bits/dim of our checkpoint or of anybody's model, term by term.
 
-`--json` writes strict JSON with the `schema` "ddpm-bench.elbo/1". Its fields: `bits_per_dim` with `bits_per_dim_stderr` and
-`stderr_meaning` and `stderr_degrees_of_freedom` (Student's t for an interval); `terms_nats` (`prior`, `diffusion`, `reconstruction`,
-`total`; each `mean` and `stderr`, nats per example); `curve_nats` (the term of t = 1 … T) with `curve_is_smoothed`; `dims`,
-`examples`, `evaluations`; `protocol`. Where the bound is not finite there are only `schema`, `bits_per_dim`: null and the `reason`.
+`--json` writes strict JSON with the `schema` "ddpm-bench.elbo/1". Its fields: `bits_per_dim` with `bits_per_dim_stderr`,
+`stderr_meaning` and `stderr_degrees_of_freedom` (for Student's t); `terms_nats` (`prior`, `diffusion`, `reconstruction`, `total`;
+each `mean` and `stderr`, nats per example); `curve_nats` (the term of t = 1 … T) with `curve_is_smoothed`; `dims`, `examples`,
+`evaluations`; `protocol`. A standard error of 0 is that of an exact mean; it is null, unknown, for the full sum over one image.
+Where the bound is not finite there are only `schema`, `bits_per_dim`: null and the `reason`.
 """
 
 import argparse
