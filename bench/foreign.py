@@ -107,10 +107,12 @@ class Adapted(nn.Module):
         output = getattr(output, "sample", output)
         if not self.learned_range:
             return output  # type: ignore[no-any-return]
-        if output.shape[:2] != (x_t.shape[0], 2 * x_t.shape[1]):
+        expected = (x_t.shape[0], 2 * x_t.shape[1], *x_t.shape[2:])
+        if not isinstance(output, Tensor) or output.shape != expected:
+            given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise UsageError(
-                f"with variance learned_range the model returns twice the channels of x_t {list(x_t.shape)}, "
-                f"not {list(output.shape)}: the prediction, then v; or choose --variance posterior"
+                f"with variance learned_range the model returns a tensor with twice the channels of x_t {list(x_t.shape)}, "
+                f"not {given}: the prediction, then v; or choose --variance posterior"
             )
         prediction, share = output.chunk(2, dim=1)
         ends = self.ends[:, self.position[t.cpu()]].to(share.device)

@@ -323,6 +323,24 @@ def leaves_later():
 
 def one_channel():
     return Foreign(lambda x, t: x, linear_schedule(3), variance="learned_range")
+
+
+def a_pair():
+    return Foreign(lambda x, t: (x, x), linear_schedule(3), variance="learned_range")
+
+
+def forgets_to_return():
+    return Foreign(lambda x, t: None, linear_schedule(3), variance="learned_range")
+
+
+def smaller_images():
+    def model(x, t):
+        return x.repeat(1, 2, 1, 1)[..., 1:]
+    return Foreign(model, linear_schedule(3), variance="learned_range")
+
+
+def integers():
+    return Foreign(lambda x, t: x.repeat(1, 2, 1, 1).long(), linear_schedule(3), variance="learned_range")
 """
 
 
@@ -337,7 +355,11 @@ def one_channel():
         ("no_model", "model is a int"),
         ("fails_later", "the model, called with x_t [6, 1, 8, 8] and 6 steps from 1, raised RuntimeError: two lines (theirs_too.py:38)"),
         ("leaves_later", "raised SystemExit: 0 (theirs_too.py:43)"),
-        ("one_channel", "twice the channels of x_t [6, 1, 8, 8]"),
+        ("one_channel", "twice the channels of x_t [6, 1, 8, 8], not [6, 1, 8, 8]"),
+        ("a_pair", "twice the channels of x_t [6, 1, 8, 8], not tuple: the prediction, then v"),
+        ("forgets_to_return", "twice the channels of x_t [6, 1, 8, 8], not NoneType"),
+        ("smaller_images", "twice the channels of x_t [6, 1, 8, 8], not [6, 2, 8, 7]"),
+        ("integers", "dtype torch.int64"),
     ],
 )  # fmt: skip
 def test_what_their_code_raises_is_one_line_with_its_place(
