@@ -43,6 +43,13 @@ def broken():
 
 def nothing():
     return 3
+
+def talks():
+    print("weights loaded")
+    def model(x_t, t):
+        print("asked")
+        return 0.5 * x_t
+    return model, linear_schedule(13)
 """
 
 
@@ -425,6 +432,18 @@ def test_the_json_names_its_schema_and_its_fields(factory, capsys) -> None:
     assert call(*broken) == 1
     found = json.loads(capsys.readouterr().out)
     assert found == {"schema": "ddpm-bench.elbo/1", "bits_per_dim": None, "reason": "not finite"}
+
+
+@pytest.mark.parametrize("way", [("--full",), ("--evaluations", "40")])
+def test_what_their_code_prints_does_not_enter_the_json(factory, capsys, way) -> None:
+    model = ("--model", f"{factory}:talks", "--data", "digits", "--examples", "2", *way)
+    assert call(*model, "--json", "-") == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out)["schema"] == "ddpm-bench.elbo/1"
+    assert "weights loaded" in written.err
+    assert "asked" in written.err
+    assert call(*model) == 0
+    assert "weights loaded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--json", "--out"])

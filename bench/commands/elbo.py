@@ -10,6 +10,7 @@ Where the bound is not finite there are only `schema`, `bits_per_dim`: null and 
 import argparse
 import json
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from bench.errors import (
 )
 
 if TYPE_CHECKING:
-    from bench.likelihood import Question
+    from bench.likelihood import Likelihood, Question
     from ddpm_ref.schedule import Schedule
 
 SCHEMA = "ddpm-bench.elbo/1"
@@ -93,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; 1 where the bound is not finite."""
     import math
 
-    from bench.likelihood import as_text, by_budget, by_full_sum, draw_curve
+    from bench.likelihood import as_text, draw_curve
 
     if arguments.draws != 1 and not arguments.full:
         raise UsageError(
@@ -105,13 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
             writable_file(path, option)
     if arguments.out is not None:
         _check_picture(arguments.out)
-    question = question_from(arguments)
-    budget = arguments.evaluations or max(4000, 16 * len(question.data))
-    try:
-        full = arguments.full
-        found = by_full_sum(question) if full else by_budget(question, budget)
-    except (ValueError, TypeError) as error:
-        raise UsageError(str(error)) from error
+    # With `--json -` only the JSON goes to standard output, whatever a user's factory or model prints.
+    with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
+        found = _measured(arguments)
     good = math.isfinite(found.terms["total"].nats)
     if arguments.json:
         _write_json(
@@ -125,6 +122,18 @@ def run(arguments: argparse.Namespace) -> int:
     if not good:
         print("the bound is not finite: the model returned NaN or infinity", file=sys.stderr)
     return 0 if good else 1
+
+
+def _measured(arguments: argparse.Namespace) -> "Likelihood":
+    """The bound by the full sum or by a budget."""
+    from bench.likelihood import by_budget, by_full_sum
+
+    question = question_from(arguments)
+    budget = arguments.evaluations or max(4000, 16 * len(question.data))
+    try:
+        return by_full_sum(question) if arguments.full else by_budget(question, budget)
+    except (ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _check_picture(path: str) -> None:
