@@ -146,6 +146,7 @@ def elbo(
 
     Returns:
         `ElboTerms`, float64 on x0's device: nats summed over dims, without a graph even where x0 requires a gradient.
+        A model that returns NaN or infinity is no error: the terms that it enters are then not finite.
 
     Raises:
         ValueError: unknown names, missing `levels`, data off the lattice, not finite or without dimensions, or a

@@ -332,6 +332,19 @@ def test_examples_without_dimensions_are_refused(shape) -> None:
             bound(ConstantX0(0.0), x0, schedule, parameterization="x0", decoder="gaussian")
 
 
+@pytest.mark.parametrize("output", [math.nan, math.inf])
+def test_a_diverged_model_spoils_the_terms_that_it_enters_and_no_other(output) -> None:
+    x0, schedule = data(2, 3), linear_schedule(4)
+
+    def model(x_t: Tensor, t: Tensor) -> Tensor:
+        return torch.where(t[:, None] == 3, output, x_t)
+
+    found = elbo(model, x0, schedule, decoder="gaussian")
+    assert torch.isfinite(found.diffusion).tolist() == [[True, False, True]] * 2
+    assert torch.isfinite(found.reconstruction).all()
+    assert not torch.isfinite(found.bits_per_dim).any()
+
+
 def test_an_empty_batch_gives_empty_terms() -> None:
     found = elbo(
         ConstantX0(0.0), data(0, 3), linear_schedule(3), parameterization="x0", decoder="gaussian"

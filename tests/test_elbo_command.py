@@ -41,6 +41,9 @@ def explicit():
 def broken():
     return Broken()
 
+def broken_at_the_last_step():
+    return lambda x_t, t: torch.where(t.view(-1, 1, 1, 1) == 5, float("inf"), x_t)
+
 def nothing():
     return 3
 
@@ -139,9 +142,14 @@ def test_few_examples_are_said_to_have_a_wide_interval(factory, capsys) -> None:
         assert found["stderr_degrees_of_freedom"] == pytest.approx(1)
 
 
-def test_a_model_that_returns_nan_exits_1_and_says_so(factory, capsys) -> None:
-    words = ("--T", "5", "--full", "--examples", "3", "--data", "digits")
-    assert call("--model", f"{factory}:broken", *words) == 1
+@pytest.mark.parametrize("function", ["broken", "broken_at_the_last_step"])
+@pytest.mark.parametrize("examples", ["1", "3"])
+@pytest.mark.parametrize("way", [("--full",), ("--evaluations", "50")])
+def test_a_model_that_returns_nan_exits_1_and_says_so(
+    factory, capsys, way, examples, function
+) -> None:
+    words = ("--T", "5", "--examples", examples, "--data", "digits", *way)
+    assert call("--model", f"{factory}:{function}", *words) == 1
     assert "not finite" in capsys.readouterr().err
 
 

@@ -151,6 +151,10 @@ def estimate_elbo(
         batch_size: rows per call of the model.
         control: subtract the fitted Gaussian's control variates.
 
+    Returns:
+        `ElboEstimate`. A model that returns NaN or infinity at a step that is drawn is no error: estimate, standard error and
+        interval are then NaN.
+
     Raises:
         ValueError: as `elbo`, whichever steps and examples are drawn, or a budget below 32.
     """
