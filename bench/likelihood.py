@@ -225,7 +225,7 @@ def _reach(degrees_of_freedom: float) -> str:
     if degrees_of_freedom == 0:
         return "; one image cannot tell"
     reach = t.ppf(0.975, degrees_of_freedom)
-    return f"; 95 % within {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
+    return f"; 95 % interval of the total: ± {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
 
 
 def _with_error(value: float, error: float | None) -> str:

@@ -137,7 +137,10 @@ def test_few_examples_are_said_to_have_a_wide_interval(factory, capsys) -> None:
     model = ("--model", f"{factory}:with_schedule", "--data", "digits")
     for words in (("--evaluations", "50", "--examples", "1"), ("--full", "--examples", "2")):
         assert call(*model, *words) == 0
-        assert "95 % within 12.7 of them (Student's t, 1 degrees" in capsys.readouterr().out
+        assert (
+            "95 % interval of the total: ± 12.7 of them (Student's t, 1 degrees"
+            in capsys.readouterr().out
+        )
         found = measured(capsys, *model[:2], *words)
         assert found["stderr_degrees_of_freedom"] == pytest.approx(1)
 
