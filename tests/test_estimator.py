@@ -94,6 +94,27 @@ def test_few_steps_and_other_variances(make, steps) -> None:
     assert abs(found.bits_per_dim - truth(schedule, data(), "beta")) < 4.5 * found.stderr + 1e-9
 
 
+@pytest.mark.parametrize("size", [1, SIZE])
+@pytest.mark.parametrize("tiny", [1e-140, 1e-160, 1e-290])
+@pytest.mark.parametrize("steps", [slice(1, None), slice(1, 2), slice(17, 18)])
+def test_terms_whose_squares_overflow_are_estimated_all_the_same(size, tiny, steps) -> None:
+    schedule = linear_schedule(T)
+    table = reverse_variance("posterior", schedule)
+    table[steps] = tiny
+    found = estimate_elbo(
+        wrong_model().model(schedule),
+        data(size),
+        schedule,
+        evaluations=2000,
+        variance=table,
+        decoder="gaussian",
+    )
+    exact = wrong_model().expected_elbo(schedule, table, data(size)).bits_per_dim.mean().item()
+    low, high = found.interval(1 - 1e-5)
+    assert low < exact < high
+    assert found.stderr < 0.2 * exact
+
+
 def test_examples_of_one_number_may_come_without_their_dimension() -> None:
     # The expectation of the same numbers as [N, 1], in closed form.
     schedule, rows = linear_schedule(T), data()[:, 0]

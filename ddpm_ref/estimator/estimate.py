@@ -42,7 +42,13 @@ from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
 from ddpm_ref.estimator.latin import latin_normal
-from ddpm_ref.estimator.surrogate import Basis, Observations, choose_basis, rough_profile
+from ddpm_ref.estimator.surrogate import (
+    Basis,
+    Observations,
+    choose_basis,
+    rough_profile,
+    unit_of,
+)
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.reverse import (
     Model,
@@ -206,7 +212,7 @@ class _Survey:
         pilot_size = max(12, int(_PILOT_SHARE * budget))
         points = pilot_points(pilot_size, size, profile, self.stream)
         pilot = self._observe(order, points, Use.PILOT, step=2)
-        q = self._allocate(pilot, profile)
+        q = self._allocate(pilot.in_units(unit_of(pilot.value)), profile)
 
         pairs = (budget - pilot_size) // 2
         many = min(size, pairs)
@@ -218,15 +224,17 @@ class _Survey:
             self._observe(chosen, plan, Use.NOISE, step=_MAIN_STEP + 3 * replicate)
             for replicate, plan in enumerate(plans)
         ]
+        unit = unit_of(pilot.value, *(rows.value for rows in seen))
+        pilot, *seen = (rows.in_units(unit) for rows in (pilot, *seen))
         fits = [self._fit(profile, pilot, other, q) for other in reversed(seen)]
         parts = [
-            self._totals(chosen, plan, rows, basis, fit)
+            self._totals(chosen, plan, rows, basis, fit, unit)
             for plan, rows, (basis, fit) in zip(plans, seen, fits, strict=True)
         ]
         return _Replicates(
-            reconstruction=torch.stack([first for first, _ in parts], dim=1),
-            diffusion=torch.stack([rest for _, rest in parts], dim=1),
-            curve=torch.stack([basis.curve(fit) for basis, fit in fits]).mean(dim=0),
+            reconstruction=unit * torch.stack([first for first, _ in parts], dim=1),
+            diffusion=unit * torch.stack([rest for _, rest in parts], dim=1),
+            curve=unit * torch.stack([basis.curve(fit) for basis, fit in fits]).mean(dim=0),
             evaluations=pilot_size + 2 * pairs,
         )
 
@@ -285,9 +293,15 @@ class _Survey:
         return basis, basis.fit(seen, scale)
 
     def _totals(
-        self, chosen: Tensor, plan: Points, seen: Observations, basis: Basis, fit: Tensor
+        self,
+        chosen: Tensor,
+        plan: Points,
+        seen: Observations,
+        basis: Basis,
+        fit: Tensor,
+        unit: float,
     ) -> tuple[Tensor, Tensor]:
-        """Y of one replicate, `[m]` each: the step t = 1, and the others."""
+        """Y of one replicate in units of the observations, `[m]` each: the step t = 1, and the others."""
         residual = plan.weight * (seen.value - basis.rows(seen) @ fit)
         curve, slope = basis.curve(fit), basis.on_image(fit)
         x0 = self.data[chosen.to(self.data.device)]
@@ -297,7 +311,7 @@ class _Survey:
             inside[steps] = 1
             known = (curve * inside).sum().expand(len(chosen)).clone()
             if self.control:
-                known += self.gaussian.image_total(x0, slope * inside)
+                known += self.gaussian.image_total(x0, slope * inside) / unit
             parts.append(known.index_add(0, plan.example, residual * inside[plan.t - 1]))
         return parts[0], parts[1]
 
@@ -336,12 +350,13 @@ def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> El
 
 def two_stage_error(replicates: Tensor, size: int) -> float:
     """Eq. (3): the standard error of the mean of `[m, 2]` replicates of m out of `size` examples."""
-    return math.sqrt(sum(_variance_parts(replicates, size)))
+    unit = unit_of(replicates)
+    return unit * math.sqrt(sum(_variance_parts(replicates / unit, size)))
 
 
 def degrees_of_freedom(replicates: Tensor, size: int) -> float:
     """ν of `two_stage_error`, eq. (4): what is left of m where few examples have most of the variance."""
-    many = len(replicates)
+    many, replicates = len(replicates), replicates / unit_of(replicates)
     between, within = _variance_parts(replicates, size)
     if not 0 < between + within < math.inf:  # nothing varies, or the model diverged
         return float(many)

@@ -11,6 +11,7 @@ under q_0, with t = 1 (the decoder) for itself, fitted by least squares to f/q w
 square of (f − ĥ)/q is the variance of what remains.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,10 @@ class Observations:
     def where(self, rows: Tensor) -> "Observations":
         """The rows that a mask `[n]` selects."""
         return Observations(self.t[rows], self.value[rows], self.image[rows], self.draw[rows])
+
+    def in_units(self, unit: float) -> "Observations":
+        """All terms divided by `unit`."""
+        return Observations(self.t, self.value / unit, self.image / unit, self.draw / unit)
 
     def and_then(self, other: "Observations") -> "Observations":
         """Both, one after the other."""
@@ -105,6 +110,12 @@ class Basis:
         hats[0] = 0
         hats[0, -1] = 1
         return hats
+
+
+def unit_of(*values: Tensor) -> float:
+    """The power of two at their largest size, to divide by before squaring: exact, and no square overflows; 1 for none."""
+    peak = torch.cat(values).abs().max().item()
+    return math.ldexp(1.0, math.frexp(peak)[1] - 1) if 0 < peak < math.inf else 1.0
 
 
 def choose_basis(profile: Tensor, seen: Observations, scale: Tensor, control: bool) -> Basis:
