@@ -10,6 +10,7 @@ from torch import Tensor
 from bench.progress import progress
 from ddpm_ref.elbo import ElboTerms, elbo
 from ddpm_ref.estimator import estimate_elbo
+from ddpm_ref.estimator.surrogate import unit_of
 from ddpm_ref.reverse import Model, Protocol, Variance
 from ddpm_ref.schedule import Schedule
 
@@ -191,8 +192,9 @@ def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
 
 
 def _mean(values: Tensor) -> Term:
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
-    return Term(values.mean().item(), error)
+    unit = unit_of(values)
+    spread = unit * (values / unit).std().item() if len(values) > 1 else None
+    return Term(values.mean().item(), None if spread is None else spread / math.sqrt(len(values)))
 
 
 def as_text(found: Likelihood) -> str:

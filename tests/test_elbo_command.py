@@ -44,6 +44,9 @@ def broken():
 def broken_at_the_last_step():
     return lambda x_t, t: torch.where(t.view(-1, 1, 1, 1) == 5, float("inf"), x_t)
 
+def huge():
+    return lambda x_t, t: 1e90 * x_t.double()
+
 def nothing():
     return 3
 
@@ -143,6 +146,14 @@ def test_few_examples_are_said_to_have_a_wide_interval(factory, capsys) -> None:
         )
         found = measured(capsys, *model[:2], *words)
         assert found["stderr_degrees_of_freedom"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("way", [("--full",), ("--evaluations", "50")])
+def test_a_huge_but_finite_bound_has_a_finite_error(factory, capsys, way) -> None:
+    # The squares that a standard error is made of would overflow.
+    found = measured(capsys, "--model", f"{factory}:huge", "--T", "5", "--examples", "3", *way)
+    assert 1e180 < found["bits_per_dim"] < 1e190
+    assert 0 < found["bits_per_dim_stderr"] < found["bits_per_dim"]
 
 
 @pytest.mark.parametrize("function", ["broken", "broken_at_the_last_step"])
