@@ -26,10 +26,12 @@ by a few percent. (Differences of neighbours in the lattice would take that out,
 a sum of variances v_i is (Σ v_i)²/Σ v_i²; for normal d_i, E d_i² = 2 v_i and E d_i⁴ = 12 v_i², so that replacing both sums by what is
 unbiased for them gives
 
-    ν_w = 3 (Σ d_i²)²/Σ d_i⁴ − 2,            from 1, where one example has all the variance, to at most m.            (4)
+    ν_w = 3 (Σ d_i²)²/Σ d_i⁴ − 2,            at most m, and at least max(1, m/3).                                    (4)
 
-With the m − 1 of s_b², the two terms B and W of (3) together have ν = (B + W)²/[B²/(m − 1) + W²/ν_w]. The interval is Student's t for ν:
-for a single example it is 6.5 times as wide as the normal one, since two replicates hardly tell how much they vary.
+It is 1 where a single d_i is all there is. Among many examples that is more likely one replicate which met a rare event than one example
+with all the variance, and then θ̂ errs by about one standard error, for which no wider interval is due: hence the floor. With the m − 1
+of s_b², the two terms B and W of (3) together have ν = (B + W)²/[B²/(m − 1) + W²/ν_w]. The interval is Student's t for ν: for a single
+example it is 6.5 times as wide as the normal one, since two replicates hardly tell how much they vary.
 """
 
 import math
@@ -75,8 +77,8 @@ class ElboEstimate:
     Attributes:
         bits_per_dim: the estimate, bits per dimension.
         stderr: its standard error, bits per dimension.
-        degrees_of_freedom: how many independent squares the standard error is worth, eq. (4): 1 for one example, about the
-            number of examples for many alike.
+        degrees_of_freedom: how many independent squares the standard error is worth, eq. (4): 1 for one example, from a third
+            of their number to all for many.
         evaluations: network outputs spent, the pilot's included; never above the budget.
         prior: mean L_T, nats, exact.
         diffusion: mean Σ_{t≥2} L_{t−1}, nats, with its standard error.
@@ -104,8 +106,8 @@ class ElboEstimate:
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """bits_per_dim ± t·stderr, bits per dimension, with Student's t for `degrees_of_freedom`.
 
-        It covers less often than `level` where rare events hold most of the variance: replicates that have both missed them
-        agree, and tell neither of the variance nor of its degrees of freedom.
+        It covers less often than `level` where rare events hold most of the variance, for replicates that have both missed them
+        agree and tell nothing of it; and where one of many examples holds it.
 
         Raises:
             ValueError: level outside (0, 1).
@@ -355,7 +357,7 @@ def two_stage_error(replicates: Tensor, size: int) -> float:
 
 
 def degrees_of_freedom(replicates: Tensor, size: int) -> float:
-    """ν of `two_stage_error`, eq. (4): what is left of m where few examples have most of the variance."""
+    """ν of `two_stage_error`, eq. (4): less than m where few examples have most of the variance."""
     many, replicates = len(replicates), replicates / unit_of(replicates)
     between, within = _variance_parts(replicates, size)
     if not 0 < between + within < math.inf:  # nothing varies, or the model diverged
@@ -364,7 +366,8 @@ def degrees_of_freedom(replicates: Tensor, size: int) -> float:
     squares = squares / squares.max().clamp(min=torch.finfo(squares.dtype).tiny)
     alike = (squares.sum().square() / squares.square().sum()).item()
     share = within / (between + within)
-    inverse = share**2 / min(many, 3 * alike - 2) if share > 0 else 0.0
+    inside = min(many, max(3 * alike - 2, 1, many / 3))
+    inverse = share**2 / inside
     if many < size:
         inverse += (1 - share) ** 2 / (many - 1)
     return 1 / inverse
