@@ -470,6 +470,19 @@ def test_surrogate_recovers_a_known_curve() -> None:
     )
 
 
+def test_a_control_whose_squares_underflow_counts_as_none() -> None:
+    """Beside values of size 1, a control of 1e-180 explains nothing: the fit is that without it, and not singular."""
+    profile = torch.ones(5, dtype=torch.float64) / 5
+    t = torch.tensor([2, 2, 3, 2, 1, 4, 5, 2])
+    none = torch.zeros(8, dtype=torch.float64)
+    tiny = torch.linspace(-1, 2, 8, dtype=torch.float64) * 1e-180
+    value = torch.linspace(1, 2, 8, dtype=torch.float64)
+    basis, scale = Basis(profile, knots=2, control_knots=1), torch.ones(8, dtype=torch.float64)
+    fits = [basis.fit(Observations(t, value, c, c), scale) for c in (none, tiny)]
+    assert torch.equal(basis.curve(fits[0]), basis.curve(fits[1]))
+    assert (basis.on_image(fits[1]) * 1e-180).abs().max().item() < 1e-12
+
+
 def test_rough_profile_is_a_distribution_with_every_step() -> None:
     schedule = linear_schedule(T)
     control = GaussianControl(data(), schedule, reverse_variance("posterior", schedule))

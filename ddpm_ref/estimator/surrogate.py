@@ -93,7 +93,9 @@ class Basis:
     def fit(self, seen: Observations, scale: Tensor) -> Tensor:
         """Least-squares coefficients of value·scale on rows·scale, with one pseudo-observation of 0 for each."""
         rows = self.rows(seen) * scale[:, None]
-        size = rows.square().mean(dim=0).sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+        # Columns whose squares underflow count as 0: divided by less, they would swamp the pseudo-observations.
+        least = math.sqrt(torch.finfo(torch.float64).tiny)
+        size = rows.square().mean(dim=0).sqrt().clamp(min=least)
         rows = rows / size
         gram = rows.T @ rows + torch.eye(rows.shape[1], dtype=torch.float64)
         solution: Tensor = torch.linalg.solve(gram, rows.T @ (seen.value * scale)) / size
