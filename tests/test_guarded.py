@@ -1,5 +1,6 @@
 """How laws call an implementation: own arguments, restored state, the right types; settings that contradict themselves; slips in words."""
 
+import inspect
 import math
 
 import pytest
@@ -126,6 +127,16 @@ def test_a_wrong_signature_is_said_once_with_the_right_one() -> None:
 
     said = message("I1-marginal", Forgets)
     assert "the signature is q_sample(self, setting, x0, t, noise) (test_guarded.py:" in said
+
+
+def test_a_function_without_a_signature_is_called_all_the_same() -> None:
+    class Builtin(Implementation):
+        bits_per_dim = staticmethod(max)  # type: ignore[assignment]
+
+    with pytest.raises(ValueError, match="no signature"):
+        inspect.signature(max)
+    nats = torch.tensor(7.0)
+    assert Guarded(Builtin()).bits_per_dim(nats, 3) == nats
 
 
 def test_not_implemented_comes_with_the_remedy() -> None:
