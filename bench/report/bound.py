@@ -46,7 +46,7 @@ _GOALS = {"full sum": 500, "uniform t": 500, "importance-sampled t": 2.5}
 def section(records: Sequence[Record]) -> Section | None:
     """What was found about the bound; None where neither record is there."""
     bound = _latest(records, "bound")
-    estimators = sorted((r for r in records if r.kind == "estimator"), key=_subject_and_budget)
+    estimators = _latest_estimators(records)
     if bound is None and not estimators:
         return None
     blocks: list[Block] = []
@@ -68,6 +68,16 @@ def section(records: Sequence[Record]) -> Section | None:
 def _latest(records: Sequence[Record], kind: str) -> Record | None:
     found = [record for record in records if record.kind == kind]
     return max(found, key=lambda record: (record.created, record.name), default=None)
+
+
+def _latest_estimators(records: Sequence[Record]) -> list[Record]:
+    """The latest of each network, set of images and budget, in this order."""
+    found = sorted(
+        (r for r in records if r.kind == "estimator"),
+        key=lambda record: (record.created, record.name),
+    )
+    latest = {_subject_and_budget(record): record for record in found}
+    return [latest[key] for key in sorted(latest)]
 
 
 def _violated(results: Mapping[str, Any]) -> bool:
