@@ -4,6 +4,7 @@ Each case is a pytest process of its own, because the flag acts while pytest con
 """
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -44,7 +45,11 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", *QUIET, *options]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    # A worker of pytest-xdist is known by these, and pytest-benchmark measures nothing in one.
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return subprocess.run(
+        command, cwd=project, env=alone, capture_output=True, text=True, timeout=60
+    )
 
 
 def calls(project: Path) -> int:
