@@ -115,16 +115,8 @@ def discretized_gaussian_log_likelihood(
     """
     check_floating(x=x, mean=mean, log_scale=log_scale)
     check_broadcastable(x=x, mean=mean, log_scale=log_scale)
-    if isinstance(levels, bool) or not isinstance(levels, int):
-        raise TypeError(
-            f"levels = {levels!r} is a {type(levels).__name__}; pass the number of grey levels as an int"
-        )
-    if levels < 2:
-        raise ValueError(
-            f"levels = {levels}; a lattice has at least 2 grey levels: 256 for 8-bit images"
-        )
     dtype = torch.promote_types(torch.promote_types(x.dtype, mean.dtype), log_scale.dtype)
-    index = _lattice_index(x, levels)
+    index = lattice_index(x, levels)
     half = 1.0 / (levels - 1)
     offset = (index * (2 * half) - 1) - mean.double()
     precision = torch.exp(-log_scale.double().clamp(min=_LEAST_LOG_SCALE))
@@ -136,8 +128,21 @@ def discretized_gaussian_log_likelihood(
     return result.to(dtype)
 
 
-def _lattice_index(x: Tensor, levels: int) -> Tensor:
-    """The level of every value, as float64; raises where a value lies off the lattice."""
+def lattice_index(x: Tensor, levels: int) -> Tensor:
+    """The level k of every value of x on the lattice c_k = 2k/(n−1) − 1, float64 in the shape of x.
+
+    Raises:
+        ValueError: a value is further than 1e-3 from every level, or levels < 2.
+        TypeError: levels is no int.
+    """
+    if isinstance(levels, bool) or not isinstance(levels, int):
+        raise TypeError(
+            f"levels = {levels!r} is a {type(levels).__name__}; pass the number of grey levels as an int"
+        )
+    if levels < 2:
+        raise ValueError(
+            f"levels = {levels}; a lattice has at least 2 grey levels: 256 for 8-bit images"
+        )
     position = (x.detach().double() + 1) * (0.5 * (levels - 1))
     index = position.round().clamp(0, levels - 1)
     off = ~((position - index).abs() * (2.0 / (levels - 1)) <= _SNAP)  # so that NaN is off

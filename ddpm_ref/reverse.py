@@ -25,7 +25,12 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
+from ddpm_ref.gaussian import (
+    Gaussian,
+    discretized_gaussian_log_likelihood,
+    gaussian_kl,
+    lattice_index,
+)
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
 from ddpm_ref.process import q_posterior, q_sample
 from ddpm_ref.schedule import Schedule, check_schedule
@@ -144,9 +149,8 @@ class ReverseProcess:
         self._mean(nothing, nothing, torch.arange(1, self.schedule.T + 1))
         if self.levels is None:
             return
-        zero = torch.zeros((), dtype=torch.float64, device=x0.device)
         for rows in x0.split(batch_size):
-            discretized_gaussian_log_likelihood(rows, zero, zero, self.levels)
+            lattice_index(rows, self.levels)
 
     def step(self, x_t: Tensor, t: Tensor) -> Gaussian:
         """p(x_{t−1} | x_t) in float64 for rows `x_t [n, *dims]` at steps `t [n]`; one evaluation a row.

@@ -248,8 +248,12 @@ def described(failure: BaseException) -> str:
         return f"TypeError: {_text(failure)} ({failure.place})"
     frame = traceback.extract_tb(failure.__traceback__)[-1]
     place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    hint = "; raise NotOffered for what you lack" * isinstance(failure, NotImplementedError)
-    return f"{type(failure).__name__}: {_text(failure)}{hint} ({place})"
+    said = f"{type(failure).__name__}: {_text(failure)}"
+    if isinstance(
+        failure, NotImplementedError
+    ):  # what a stub raises, whose author means NotOffered
+        said += "; raise NotOffered for what you lack"
+    return f"{said} ({place})"
 
 
 def _text(failure: BaseException) -> str:

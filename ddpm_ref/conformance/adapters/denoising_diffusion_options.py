@@ -141,6 +141,8 @@ class OffsetNoise(Option):
     """
 
     name = f"{_LIBRARY}: offset_noise_strength > 0"
+    once = False
+    """Draw the offset at one state of the generator."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,33 +169,23 @@ class OffsetNoise(Option):
         if (parameterization, weighting) != ("v", "simple"):
             raise NotOffered("shown for v and simple")
         chain = answering(setting, "pred_v", image(prediction))
-        value: Tensor = chain.p_losses(
-            image(x0),
-            self.index(t),
-            noise=image(eps),
-            offset_noise_strength=2e-14,
-            loss_reduction="none",
-        )
+        with torch.random.fork_rng(devices=[], enabled=self.once):
+            if self.once:
+                torch.manual_seed(0)
+            value: Tensor = chain.p_losses(
+                image(x0),
+                self.index(t),
+                noise=image(eps),
+                offset_noise_strength=2e-14,
+                loss_reduction="none",
+            )
         return value
 
 
 class _OffsetOnce(OffsetNoise):
     """The same offset in each call."""
 
-    def loss(
-        self,
-        setting: Setting,
-        prediction: Tensor,
-        x0: Tensor,
-        eps: Tensor,
-        t: Tensor,
-        parameterization: str,
-        weighting: str,
-    ) -> Tensor:
-        """`OffsetNoise.loss` at one state of the generator."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return super().loss(setting, prediction, x0, eps, t, parameterization, weighting)
+    once = True
 
 
 class Learned(Option):

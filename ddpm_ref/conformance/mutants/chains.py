@@ -155,10 +155,16 @@ class StrideForList(Implementation):
 
 
 class _Chain(Implementation):
-    """Samples with another model than the one given."""
+    """Samples with another model, shape or sampler than those given."""
 
     def heard(self, model: Model) -> Model:
-        raise NotImplementedError
+        return model
+
+    def _drawn(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def _taken(self, sampler: str) -> str:
+        return sampler
 
     def sample(
         self,
@@ -168,34 +174,22 @@ class _Chain(Implementation):
         parameterization: str,
         sampler: str,
     ) -> Tensor:
-        return super().sample(setting, self.heard(model), shape, parameterization, sampler)
+        found = super().sample(
+            setting, self.heard(model), self._drawn(shape), parameterization, self._taken(sampler)
+        )
+        return found.expand(shape).clone()
 
 
 @mutant("all chains of a batch share their noise", "I16-ends")
-class OneChainForAll(Implementation):
-    def sample(
-        self,
-        setting: Setting,
-        model: Model,
-        shape: tuple[int, ...],
-        parameterization: str,
-        sampler: str,
-    ) -> Tensor:
-        one = super().sample(setting, model, (1, *shape[1:]), parameterization, sampler)
-        return one.expand(shape).clone()
+class OneChainForAll(_Chain):
+    def _drawn(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (1, *shape[1:])
 
 
 @mutant("the ancestral sampler runs as DDIM, without noise", "I16-ends")
-class DeterministicAncestral(Implementation):
-    def sample(
-        self,
-        setting: Setting,
-        model: Model,
-        shape: tuple[int, ...],
-        parameterization: str,
-        sampler: str,
-    ) -> Tensor:
-        return super().sample(setting, model, shape, parameterization, "ddim")
+class DeterministicAncestral(_Chain):
+    def _taken(self, sampler: str) -> str:
+        return "ddim"
 
 
 @mutant("the sampler asks the model for t − 1", "I16-visited")
