@@ -7,8 +7,8 @@ from torch import Tensor
 
 from bench.foreign import Foreign, adapt
 from bench.frechet import Pca, distance_name, measure, to_uint8
-from ddpm_ref.conformance.implementation import Setting
 from ddpm_ref.conformance.reference import Reference
+from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.noise import NoiseStream
 
 _IMAGES = (257, 1, 8, 8)

@@ -14,15 +14,14 @@ The names come lazily, the submodules among them: a module of adapters costs no 
 from typing import TYPE_CHECKING, Any
 
 from ddpm_ref.conformance.implementation import (
-    STANDARD_SETTINGS,
     Bound,
     Convention,
     Implementation,
     Model,
     NotOffered,
     Posterior,
-    Setting,
 )
+from ddpm_ref.conformance.setting import STANDARD_SETTINGS, Setting
 
 if TYPE_CHECKING:
     from ddpm_ref.conformance import adapters, judge, lawbook, mutants, reference, runner

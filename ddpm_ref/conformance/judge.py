@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.guarded import Guarded, InterfaceError
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law
 from ddpm_ref.conformance.lawbook.truth import digits
+from ddpm_ref.conformance.setting import Setting
 
 DTYPE_NAMES = {
     torch.float64: "float64",

@@ -13,14 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ref import __version__
-from ddpm_ref.conformance.implementation import (
-    Bound,
-    Implementation,
-    Model,
-    NotOffered,
-    Posterior,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Bound, Implementation, Model, NotOffered, Posterior
+from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample

@@ -7,10 +7,11 @@ end in "not offered", which is no failure, so they are said in words beside the 
 import difflib
 import inspect
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.judge import described
 from ddpm_ref.conformance.lawbook.law import settings_of
 from ddpm_ref.conformance.lawbook.truth import DEFINITIONS
+from ddpm_ref.conformance.setting import Setting
 
 _CLOSE = 0.8
 

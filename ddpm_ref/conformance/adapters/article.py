@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddpm_ref.conformance.adapters.instruments import Recorder, column
-from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 
 class DenoiseModel(nn.Module):

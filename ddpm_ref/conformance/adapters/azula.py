@@ -28,13 +28,8 @@ from ddpm_ref.conformance.adapters.instruments import (
     given_noise,
     installed_version,
 )
-from ddpm_ref.conformance.implementation import (
-    Convention,
-    Implementation,
-    NotOffered,
-    Posterior,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered, Posterior
+from ddpm_ref.conformance.setting import Setting
 
 _SMALLEST = 1e-3
 _T = 101

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.adapters.instruments import Recorder, float64_tables, replaced
-from ddpm_ref.conformance.implementation import NotOffered, Setting
+from ddpm_ref.conformance.implementation import NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 PACKAGE = "denoising_diffusion_pytorch"
 IMAGE_SIZE = 4

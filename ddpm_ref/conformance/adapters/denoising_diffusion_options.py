@@ -26,12 +26,8 @@ from ddpm_ref.conformance.adapters.instruments import (
     installed_version,
     replaced,
 )
-from ddpm_ref.conformance.implementation import (
-    Convention,
-    Implementation,
-    NotOffered,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 _LIBRARY = "denoising-diffusion-pytorch"
 _LINEAR = Setting("linear", 1000)

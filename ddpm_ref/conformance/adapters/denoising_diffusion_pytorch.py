@@ -32,8 +32,8 @@ from ddpm_ref.conformance.implementation import (
     Model,
     NotOffered,
     Posterior,
-    Setting,
 )
+from ddpm_ref.conformance.setting import Setting
 
 _OBJECTIVES = {"eps": "pred_noise", "x0": "pred_x0", "v": "pred_v"}
 

@@ -23,13 +23,8 @@ from ddpm_ref.conformance.adapters.instruments import (
     installed_version,
     replaced,
 )
-from ddpm_ref.conformance.implementation import (
-    Convention,
-    Implementation,
-    NotOffered,
-    Posterior,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered, Posterior
+from ddpm_ref.conformance.setting import Setting
 
 _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 _PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}

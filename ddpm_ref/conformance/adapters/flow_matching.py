@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.adapters.instruments import column, installed_version
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 _T = 101
 _LOWEST, _HIGHEST = 0.1, 20.0

@@ -25,13 +25,8 @@ from ddpm_ref.conformance.adapters.instruments import (
     installed_version,
     replaced,
 )
-from ddpm_ref.conformance.implementation import (
-    Convention,
-    Implementation,
-    Model,
-    NotOffered,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Convention, Implementation, Model, NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 _SCHEDULES = {"linear": "ScheduleDDPM", "cosine": "ScheduleCosine"}
 _DDPM, _DDIM = 0.5, 0.0

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw, probe_steps, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import (
     MP,
@@ -27,6 +27,7 @@ from ddpm_ref.conformance.lawbook.truth import (
     gaussian_kl,
     reverse_variance,
 )
+from ddpm_ref.conformance.setting import Setting
 
 VARIANCES = ("posterior", "beta")
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Bound, Implementation, Setting
+from ddpm_ref.conformance.implementation import Bound, Implementation
 from ddpm_ref.conformance.lawbook.bound import VARIANCES, decoder_term, prior_term, step_term
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_of, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
+from ddpm_ref.conformance.setting import Setting
 
 
 def _eigen(dims: int) -> tuple[Tensor, Tensor, Tensor]:

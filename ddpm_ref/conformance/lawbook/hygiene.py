@@ -6,15 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import (
-    Bound,
-    Implementation,
-    NotOffered,
-    Posterior,
-    Setting,
-)
+from ddpm_ref.conformance.implementation import Bound, Implementation, NotOffered, Posterior
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Truth
+from ddpm_ref.conformance.setting import Setting
 
 SHARED = ("mean", "covariance", "weights", "means", "covariances", "data")
 """Arguments that describe a distribution and have no batch axis."""

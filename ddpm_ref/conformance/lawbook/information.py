@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import Case, Law, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Truth
+from ddpm_ref.conformance.setting import Setting
 
 _LEAST_STEPS, _KNOTS, _BEYOND = 200, 120, 30.0
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.guarded import InterfaceError
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.truth import Number, Truth, truth
+from ddpm_ref.conformance.setting import Setting
 
 SHAPES = ((1, 1), (2, 3), (5, 5), (3, 1, 7, 2))
 """Batch shapes: one number, a pair, B = D, and an image."""

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import Case, Law, batches, draw, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import MP, Row, Truth
+from ddpm_ref.conformance.setting import Setting
 
 _OUTSIDE = "nats from [ln β̃_2, ln β_1] to the lower end of the learned range"
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.guarded import fresh, usual_state
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
 from ddpm_ref.conformance.lawbook.hygiene import SHARED, calls, tensors
 from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Truth
+from ddpm_ref.conformance.setting import Setting
 
 Count = Callable[[Any, str, dict[str, Any]], int | list[int]]
 """(implementation, method, arguments of its own) → what must be 0."""

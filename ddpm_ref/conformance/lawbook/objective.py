@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Law,
@@ -23,6 +23,7 @@ from ddpm_ref.conformance.lawbook.truth import (
     Truth,
     weight,
 )
+from ddpm_ref.conformance.setting import Setting
 
 _LOSS_TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5}
 _LOSS_REASON = (

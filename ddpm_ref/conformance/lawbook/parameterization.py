@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
@@ -19,6 +19,7 @@ from ddpm_ref.conformance.lawbook.law import (
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.truth import PARAMETERIZATIONS, Truth
+from ddpm_ref.conformance.setting import Setting
 
 _PAIRS = tuple((a, b) for a in PARAMETERIZATIONS for b in PARAMETERIZATIONS)
 

@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Bound, Implementation, Setting
+from ddpm_ref.conformance.implementation import Bound, Implementation
 from ddpm_ref.conformance.lawbook.bound import VARIANCES
 from ddpm_ref.conformance.lawbook.law import Case, Law, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth, reverse_variance
+from ddpm_ref.conformance.setting import Setting
 
 _COPIES, _SIGMAS, _SHORTEST = 512, 5.5, 3
 _POINTS = (0.0, 0.5, -1.75)

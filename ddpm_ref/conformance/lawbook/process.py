@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Posterior, Setting
+from ddpm_ref.conformance.implementation import Implementation, Posterior
 from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
@@ -21,6 +21,7 @@ from ddpm_ref.conformance.lawbook.law import (
 )
 from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
 from ddpm_ref.conformance.lawbook.truth import reverse_variance
+from ddpm_ref.conformance.setting import Setting
 
 
 def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:

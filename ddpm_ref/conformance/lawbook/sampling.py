@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
 from ddpm_ref.conformance.lawbook.law import (
     Case,
@@ -21,6 +21,7 @@ from ddpm_ref.conformance.lawbook.law import (
 )
 from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
+from ddpm_ref.conformance.setting import Setting
 
 _SPACES = ("eps", "x0", "v")
 _SAMPLERS = (("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Setting
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import (
     FLOAT64_ONLY,
     Case,
@@ -15,6 +15,7 @@ from ddpm_ref.conformance.lawbook.law import (
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth
+from ddpm_ref.conformance.setting import Setting
 
 _ACCURACY = "The notation table promises tables accurate to 1e-12 at every t; float64 allows 1e-15."
 

@@ -28,7 +28,8 @@ import torch
 from mpmath import MPContext
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import NotOffered, Setting
+from ddpm_ref.conformance.implementation import NotOffered
+from ddpm_ref.conformance.setting import Setting
 
 Number = Any
 """An mpmath real of 50 digits."""

@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Bound, Implementation, Model, Setting
+from ddpm_ref.conformance.implementation import Bound, Implementation, Model
 from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.setting import Setting
 
 _LN2 = math.log(2)
 

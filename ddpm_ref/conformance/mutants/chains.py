@@ -4,8 +4,9 @@
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Model, Setting
+from ddpm_ref.conformance.implementation import Implementation, Model
 from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.setting import Setting
 
 
 class _Step(Implementation):

@@ -6,8 +6,9 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.setting import Setting
 
 _LN2 = math.log(2)
 

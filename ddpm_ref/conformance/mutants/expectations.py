@@ -4,9 +4,10 @@
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Bound, Implementation, Model, Setting
+from ddpm_ref.conformance.implementation import Bound, Implementation, Model
 from ddpm_ref.conformance.mutants.mutant import column, mutant
 from ddpm_ref.conformance.reference import schedule_of
+from ddpm_ref.conformance.setting import Setting
 
 
 @mutant("the model sees x_t without noise in the bound", "I12-pointwise")

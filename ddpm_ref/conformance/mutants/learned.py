@@ -3,8 +3,9 @@
 
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.setting import Setting
 
 
 class _Learned(Implementation):

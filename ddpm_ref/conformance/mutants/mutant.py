@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.reference import Reference, schedule_of
+from ddpm_ref.conformance.setting import Setting
 
 
 @dataclass(frozen=True)

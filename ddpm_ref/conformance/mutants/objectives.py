@@ -4,8 +4,9 @@
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.mutants.mutant import column, mutant, roots, snr
+from ddpm_ref.conformance.setting import Setting
 
 
 class _Target(Implementation):

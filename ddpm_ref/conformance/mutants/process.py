@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Posterior, Setting
+from ddpm_ref.conformance.implementation import Implementation, Posterior
 from ddpm_ref.conformance.mutants.mutant import column, mutant, roots
+from ddpm_ref.conformance.setting import Setting
 
 
 @mutant("x_t = ᾱ x0 + …: the root of ᾱ is missing", "I1-marginal")

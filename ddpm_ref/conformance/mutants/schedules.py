@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.implementation import Implementation, Setting
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.mutants.mutant import mutant
 from ddpm_ref.conformance.reference import schedule_of
+from ddpm_ref.conformance.setting import Setting
 
 Tables = Mapping[str, Tensor]
 
