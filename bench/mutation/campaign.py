@@ -43,7 +43,12 @@ TESTS: Mapping[str, Sequence[str]] = {
     "objective": ("tests/test_objective.py", CONTRACT_TEST),
     "reverse": ("tests/test_elbo.py", "tests/test_sampler.py"),
     "elbo": ("tests/test_elbo.py", CONTRACT_TEST),
-    "oracle": ("tests/test_oracle.py", "tests/test_elbo.py"),
+    "oracle": (
+        "tests/test_oracle.py",
+        "tests/test_empirical_oracle.py",
+        "tests/test_expected_bound.py",
+        "tests/test_elbo.py",
+    ),
 }
 """The tests of each module (a file or a package of `ddpm_ref`), fastest first; identities and laws follow for all."""
 
