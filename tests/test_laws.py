@@ -14,9 +14,18 @@ from torch import Tensor
 
 from bench.reference import BenchReference
 from ddpm_ref import process
-from ddpm_ref.conformance import Bound, Convention, Implementation, Reference, Setting, laws
+from ddpm_ref.conformance import (
+    Bound,
+    Convention,
+    Implementation,
+    NotOffered,
+    Reference,
+    Setting,
+    laws,
+)
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
+from ddpm_ref.conformance.mutants import MUTANTS
 from ddpm_ref.conformance.reference import RoundedReference
 from ddpm_ref.conformance.runner import (
     LawTest,
@@ -104,6 +113,61 @@ def test_a_planted_defect_is_found_with_its_smallest_input_and_a_snippet_that_sh
     result = namespace["result"]
     assert isinstance(result, Tensor)
     assert result.item() == outcome.witness["measured"]
+
+
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [
+        ("one-entry-stale", "I1-marginal"),
+        ("one-posterior-stale", "I2-mean"),
+        ("one-posterior-stale", "I2-posterior-variance"),
+        ("one-posterior-stale", "I20-posterior"),
+        ("one-weight-stale", "I7-definition"),
+        ("one-weight-stale", "I5-weight"),
+    ],
+)
+def test_one_wrong_entry_inside_a_table_is_found_and_shown_alone(name: str, law: str) -> None:
+    outcome = judge(LAWS[law], MUTANTS[name].build(Reference), FLOAT64)
+    assert outcome.failed
+    assert outcome.witness is not None
+    assert outcome.witness["arguments"]["t"] == [333]
+    assert outcome.witness["measured"] != outcome.witness["expected"]
+
+
+class OneReverseVarianceWrong(Reference):
+    name = "one reverse variance wrong"
+
+    def reverse_variance(self, setting: Setting, variance: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        value, log_value = super().reverse_variance(setting, variance, t)
+        return torch.where(t == 77, 2.0, 1.0) * value, log_value
+
+
+def test_one_wrong_reverse_variance_is_found_and_shown_alone() -> None:
+    outcome = judge(LAWS["I20-reverse"], OneReverseVarianceWrong(), FLOAT64)
+    assert outcome.witness is not None
+    assert outcome.witness["arguments"]["t"] == [77]
+
+
+class WrongInCompany(OwnSampler):
+    """Right for one sample, wrong for hundreds; `refuses` the single ones instead."""
+
+    refuses = False
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        if self.refuses and len(t) == 1 and t.item() == 400:
+            raise NotOffered("a single sample")
+        return super().q_sample(setting, x0, t, noise) + (t == 400).reshape(-1, 1) * (len(t) > 100)
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_fails_only_in_a_batch_is_shown_in_its_batch(refuses: bool) -> None:
+    implementation = WrongInCompany()
+    implementation.refuses = refuses
+    outcome = judge(LAWS["I1-marginal"], implementation, FLOAT64)
+    assert outcome.status == "fail"
+    assert outcome.witness is not None
+    assert outcome.witness["index"] == [399, 0]
+    assert "t=400" in outcome.message
 
 
 class Raises(OwnSampler):

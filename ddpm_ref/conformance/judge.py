@@ -107,7 +107,7 @@ def judge(
             message = f"no case can be made: {described(case)}; look at settings()"
             return replace(blank, status="error", error=math.inf, message=message)
         try:
-            error, finding = _ask(case, candidate, tolerance)
+            error, finding = _narrowed(case, candidate, tolerance)
         except NotOffered as reason:
             missing = missing or str(reason)
             if not law.mixed and not _overrides(implementation, case.method):
@@ -153,6 +153,17 @@ def _overrides(implementation: Implementation, method: str) -> bool:
 def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
     setting = finding.case.arguments.get("setting")
     return finding.raised, finding.case.size, setting.T if isinstance(setting, Setting) else 0
+
+
+def _narrowed(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:
+    """The case's error; the finding is that of the one failing sample, if it fails without its batch."""
+    error, finding = _ask(case, candidate, tolerance)
+    if finding is None or not finding.index or case.alone is None:
+        return error, finding
+    try:
+        return error, _ask(case.alone(finding.index[0]), candidate, tolerance)[1] or finding
+    except NotOffered:  # of single samples; of the batch it was
+        return error, finding
 
 
 def _ask(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:

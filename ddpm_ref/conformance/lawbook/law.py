@@ -7,7 +7,7 @@ B = D among them, where a wrong broadcast hides or shows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Case:
         run: replaces the call where a law combines several; receives the implementation, `Guarded`.
         may_refuse: a ValueError is as good an answer.
         must_refuse: no finite answer exists: a ValueError is right, and so is an infinity; a finite number or NaN is not.
+        alone: the same question about sample k of the batch; a reader is shown that where it fails too.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Case:
     run: Callable[[Any], Tensor] | None = None
     may_refuse: bool = False
     must_refuse: bool = False
+    alone: "Callable[[int], Case] | None" = None
 
     @property
     def size(self) -> int:
@@ -156,6 +158,20 @@ def batches(T: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
             shape,
             torch.tensor(turn[len(steps) - 1 :: -1][: shape[0]] + turn[: shape[0]])[: shape[0]],
         )
+
+
+def at_every_step(question: Callable[[Tensor], Case], t: Tensor) -> Case:
+    """The question about steps, asked of all of t in one batch: a table is wrong where one entry of it is."""
+
+    def alone(k: int) -> Case:
+        return question(t[k : k + 1])
+
+    return replace(question(t), alone=alone)
+
+
+def in_company(question: Callable[[tuple[int, ...], Tensor], Case]) -> Callable[[Tensor], Case]:
+    """A question about a shape and its steps, as one about steps: a sample of one number for each."""
+    return lambda t: question((len(t), 1), t)
 
 
 def draw(shape: tuple[int, ...], salt: int) -> Tensor:

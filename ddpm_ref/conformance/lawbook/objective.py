@@ -12,6 +12,7 @@ from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Law,
+    at_every_step,
     draw,
     probe_steps,
     settings_of,
@@ -36,9 +37,17 @@ def _steps(known: Truth) -> Tensor:
     return torch.tensor(probe_steps(known.T))
 
 
-def _finite_steps(known: Truth, weighting: str, space: str) -> Tensor:
-    kept = [t for t in probe_steps(known.T) if weight(weighting, known.rows[t], space) is not None]
-    return torch.tensor(kept, dtype=torch.int64)
+def _weight_cases(setting: Setting, known: Truth, weighting: str, space: str) -> Iterator[Case]:
+    """Ends and middle alone, then all steps in one batch; without the step of zero SNR where nothing finite is right."""
+    finite = [
+        row.step
+        for row in known.rows[1:]
+        if row.alpha_bar > 0 or weight(weighting, row, space) is not None
+    ]
+    question = partial(_weight_case, setting, known, weighting, space)
+    for step in sorted({*finite} & {*probe_steps(known.T)}):
+        yield question(torch.tensor([step]))
+    yield at_every_step(question, torch.tensor(finite, dtype=torch.int64))
 
 
 def _weight_case(setting: Setting, known: Truth, weighting: str, space: str, t: Tensor) -> Case:
@@ -58,15 +67,13 @@ def _weights(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
             for space in PARAMETERIZATIONS:
                 if weighting == "elbo":
                     continue
-                for t in _finite_steps(known, weighting, space).split(1):
-                    yield _weight_case(setting, known, weighting, space, t)
+                yield from _weight_cases(setting, known, weighting, space)
 
 
 def _bound_weights(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
         for space in PARAMETERIZATIONS:
-            for t in _finite_steps(known, "elbo", space).split(1):
-                yield _weight_case(setting, known, "elbo", space, t)
+            yield from _weight_cases(setting, known, "elbo", space)
 
 
 def _one_objective(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:

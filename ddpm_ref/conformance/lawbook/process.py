@@ -1,6 +1,8 @@
 """Laws on the forward process: marginal, posterior, precision, batch independence of the noising itself."""
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -12,25 +14,37 @@ from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_TOLERANCES,
     Case,
     Law,
+    at_every_step,
     batches,
     draw,
+    in_company,
     linear_case,
-    probe_steps,
     settings_of,
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
-from ddpm_ref.conformance.lawbook.truth import reverse_variance
+from ddpm_ref.conformance.lawbook.truth import Truth, reverse_variance
 from ddpm_ref.conformance.setting import Setting
 
 
 def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        for shape, t in batches(known.T):
-            x0, noise = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
-            arguments = {"setting": setting, "x0": x0, "t": t, "noise": noise}
-            terms = {"x0": lambda r: r.a, "noise": lambda r: r.s}
-            yield linear_case("q_sample", arguments, known, t, terms, relative_to="largest")
+        question = partial(_marginal_case, setting, known, dtype)
+        yield from starmap(question, batches(known.T))
+        yield at_every_step(in_company(question), _all_steps(known))
+
+
+def _all_steps(known: Truth, first: int = 1) -> Tensor:
+    return torch.arange(first, known.T + 1)
+
+
+def _marginal_case(
+    setting: Setting, known: Truth, dtype: torch.dtype, shape: tuple[int, ...], t: Tensor
+) -> Case:
+    x0, noise = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
+    arguments = {"setting": setting, "x0": x0, "t": t, "noise": noise}
+    terms = {"x0": lambda r: r.a, "noise": lambda r: r.s}
+    return linear_case("q_sample", arguments, known, t, terms, relative_to="largest")
 
 
 def _noise_survives(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -62,17 +76,24 @@ def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
 
 def _posterior_mean(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        for shape, t in batches(known.T):
-            x0, x_t = draw(shape, 1).to(dtype), draw(shape, 4).to(dtype)
-            yield linear_case(
-                "posterior",
-                {"setting": setting, "x0": x0, "x_t": x_t, "t": t},
-                known,
-                t,
-                {"x0": lambda r: r.clean_part, "x_t": lambda r: r.noisy_part},
-                select=lambda posterior: posterior.mean,
-                label="posterior(…).mean",
-            )
+        question = partial(_posterior_mean_case, setting, known, dtype)
+        yield from starmap(question, batches(known.T))
+        yield at_every_step(in_company(question), _all_steps(known))
+
+
+def _posterior_mean_case(
+    setting: Setting, known: Truth, dtype: torch.dtype, shape: tuple[int, ...], t: Tensor
+) -> Case:
+    x0, x_t = draw(shape, 1).to(dtype), draw(shape, 4).to(dtype)
+    return linear_case(
+        "posterior",
+        {"setting": setting, "x0": x0, "x_t": x_t, "t": t},
+        known,
+        t,
+        {"x0": lambda r: r.clean_part, "x_t": lambda r: r.noisy_part},
+        select=lambda posterior: posterior.mean,
+        label="posterior(…).mean",
+    )
 
 
 def _filled(value: Tensor | None, posterior: Posterior) -> Tensor | None:
@@ -81,35 +102,46 @@ def _filled(value: Tensor | None, posterior: Posterior) -> Tensor | None:
 
 def _posterior_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        for shape, t in batches(known.T):
-            arguments = {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t}
-            expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
-            yield Case(
-                "posterior",
-                arguments,
-                expected,
-                torch.where(expected > 0, expected, 1.0),
-                select=lambda p: _filled(p.variance, p),
-                exact=lambda i, k=known, t=t: k.rows[int(t[i[0]])].posterior_variance,  # type: ignore[misc]
-                label="posterior(…).variance",
-            )
+        question = partial(_posterior_variance_case, setting, known)
+        yield from starmap(question, batches(known.T))
+        yield at_every_step(in_company(question), _all_steps(known))
+
+
+def _posterior_variance_case(
+    setting: Setting, known: Truth, shape: tuple[int, ...], t: Tensor
+) -> Case:
+    expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
+    return Case(
+        "posterior",
+        {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t},
+        expected,
+        torch.where(expected > 0, expected, 1.0),
+        select=lambda p: _filled(p.variance, p),
+        exact=lambda i: known.rows[int(t[i[0]])].posterior_variance,
+        label="posterior(…).variance",
+    )
 
 
 def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        for shape, t in batches(known.T):
-            later = t[t >= 2]
-            if len(later) < len(t):
-                continue
-            arguments = {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t}
-            expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
-            yield Case(
-                "posterior",
-                arguments,
-                expected.log(),
-                select=lambda p: _filled(p.log_variance, p),
-                label="posterior(…).log_variance",
-            )
+        question = partial(_posterior_log_variance_case, setting, known)
+        later = ((shape, t) for shape, t in batches(known.T) if bool((t >= 2).all()))
+        yield from starmap(question, later)
+        if known.T >= 2:
+            yield at_every_step(in_company(question), _all_steps(known, first=2))
+
+
+def _posterior_log_variance_case(
+    setting: Setting, known: Truth, shape: tuple[int, ...], t: Tensor
+) -> Case:
+    expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
+    return Case(
+        "posterior",
+        {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t},
+        expected.log(),
+        select=lambda p: _filled(p.log_variance, p),
+        label="posterior(…).log_variance",
+    )
 
 
 def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -151,18 +183,23 @@ def _first_log_variance(implementation: Implementation, dtype: torch.dtype) -> I
 
 def _reverse_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
-        t = torch.tensor([step for step in probe_steps(known.T) if step >= 2], dtype=torch.int64)
         for variance in ("posterior", "beta"):
-            expected = known.column(lambda r, v=variance: reverse_variance(v, r), t)  # type: ignore[misc]
-            yield Case(
-                "reverse_variance",
-                {"setting": setting, "variance": variance, "t": t},
-                expected,
-                expected,
-                select=lambda pair: pair[0],
-                exact=lambda i, k=known, t=t, v=variance: reverse_variance(v, k.rows[int(t[i[0]])]),  # type: ignore[misc]
-                label="reverse_variance(…)[0]",
-            )
+            question = partial(_reverse_variance_case, setting, known, variance)
+            if known.T >= 2:
+                yield at_every_step(question, _all_steps(known, first=2))
+
+
+def _reverse_variance_case(setting: Setting, known: Truth, variance: str, t: Tensor) -> Case:
+    expected = known.column(lambda r: reverse_variance(variance, r), t)
+    return Case(
+        "reverse_variance",
+        {"setting": setting, "variance": variance, "t": t},
+        expected,
+        expected,
+        select=lambda pair: pair[0],
+        exact=lambda i: reverse_variance(variance, known.rows[int(t[i[0]])]),
+        label="reverse_variance(…)[0]",
+    )
 
 
 def _noised(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.mutants.mutant import column, mutant, roots, snr
+from ddpm_ref.conformance.mutants.mutant import column, mutant, roots, snr, stale_inside
 from ddpm_ref.conformance.setting import Setting
 
 
@@ -38,6 +38,16 @@ class LossWithoutGraph(Implementation):
         weighting: str,
     ) -> Tensor:
         return super().loss(setting, prediction.detach(), x0, eps, t, parameterization, weighting)
+
+
+@mutant(
+    "one entry inside the tables of weights is that of the step before",
+    "I7-definition",
+    "I5-weight",
+)
+class OneWeightStale(Implementation):
+    def weight(self, setting: Setting, weighting: str, t: Tensor, parameterization: str) -> Tensor:
+        return super().weight(setting, weighting, stale_inside(setting, t), parameterization)
 
 
 @mutant("v has the other sign", "I3-target")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Posterior
-from ddpm_ref.conformance.mutants.mutant import column, mutant, roots
+from ddpm_ref.conformance.mutants.mutant import column, mutant, roots, stale_inside
 from ddpm_ref.conformance.setting import Setting
 
 
@@ -82,6 +82,12 @@ class OneStepForAll(Implementation):
         return super().q_sample(setting, x0, t[:1].expand_as(t), noise)
 
 
+@mutant("one entry inside the table is that of the step before", "I1-marginal")
+class OneEntryStale(Implementation):
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return super().q_sample(setting, x0, stale_inside(setting, t), noise)
+
+
 @mutant("the noise is scaled in place", "I18-unchanged", origin="in-place noise +=")
 class NoiseInPlace(Implementation):
     def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -133,6 +139,17 @@ class RandForRandn(Implementation):
         generator = torch.Generator().manual_seed(seed)
         eps = (2 * torch.rand(x0.shape, generator=generator, dtype=x0.dtype) - 1) * math.sqrt(3)
         return super().q_sample(setting, x0, t, eps), eps
+
+
+@mutant(
+    "one entry inside the posterior's tables is that of the step before",
+    "I2-mean",
+    "I2-posterior-variance",
+    "I20-posterior",
+)
+class OnePosteriorStale(Implementation):
+    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
+        return super().posterior(setting, x0, x_t, stale_inside(setting, t))
 
 
 @mutant("the posterior mean's two coefficients are exchanged", "I2-mean")
