@@ -298,6 +298,7 @@ def test_inputs_stay_as_they_are() -> None:
         ({"variance": [1.0, 2.0]}, "expected \\[4\\]"),
         ({"variance": [1.0, 1.0, 0.0, 1.0]}, "variance\\[2\\]"),
         ({"draws": 0}, "draws = 0"),
+        ({"first_index": -1}, "first_index = -1; it must be at least 0"),
         ({"clip": -1.0}, "clip = -1"),
         ({"clip": 0.0}, "clip = 0"),
         ({"clip": math.nan}, "clip = nan"),

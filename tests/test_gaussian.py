@@ -175,6 +175,23 @@ def test_decoder_of_a_narrow_bin_far_away(z: float) -> None:
     assert abs(value - exact) <= 1e-9 * abs(exact)
 
 
+@pytest.mark.parametrize("log_scale", [3.0, 8.0, 15.0, 25.0, 35.0])
+@pytest.mark.parametrize("level", [1, 127, 254])
+def test_decoder_of_a_bin_far_narrower_than_the_scale(level: int, log_scale: float) -> None:
+    """A difference of two Φ keeps no digit of a bin of 1e-17 σ; density times width keeps all."""
+    mean, scale = f64(0.3).requires_grad_(), f64(log_scale).requires_grad_()
+    value = discretized_gaussian_log_likelihood(f64(2 * level / 255 - 1), mean, scale, 256)
+    by_mean, by_scale = torch.autograd.grad(value.sum(), [mean, scale])
+    sigma = mp.exp(mp.mpf(log_scale))
+    z = (mp.mpf(2 * level) / 255 - 1 - mp.mpf(0.3)) / sigma
+    assert value.item() == pytest.approx(
+        float(exact_mass(level, mp.mpf(0.3), sigma, 256)), rel=1e-14, abs=0
+    )
+    # z/σ and z² − 1 up to (w/σ)²/12 of a term that is 1
+    assert by_mean.item() == pytest.approx(float(z / sigma), rel=1e-6, abs=0)
+    assert by_scale.item() == pytest.approx(float(z**2 - 1), rel=1e-6, abs=0)
+
+
 @pytest.mark.parametrize("sigmas", [1, 3, 8, 10, 20, 30])
 @pytest.mark.parametrize("shift", [0.0, 0.01, 0.7, 3.0])
 def test_decoder_of_a_bin_that_holds_nearly_everything(sigmas: int, shift: float) -> None:

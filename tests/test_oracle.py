@@ -96,6 +96,15 @@ def test_densities_agree_with_scipy() -> None:
     torch.testing.assert_close(m.log_prob(x), torch.as_tensor(sum(parts)).log())
 
 
+def test_weights_that_sum_to_nearly_one_are_made_to() -> None:
+    """Probabilities in float32 miss 1 by 1e-7: the density must not."""
+    exact, points = line(), random(5, 1)
+    nearly = MixtureOracle(exact.weights * (1 + 5e-7), exact.means, exact.spectra[..., None])
+    torch.testing.assert_close(
+        nearly.log_prob(points), exact.log_prob(points), rtol=1e-14, atol=1e-14
+    )
+
+
 def test_mixture_entropy_and_mmse_agree_with_direct_integrals() -> None:
     oracle = line()
 
