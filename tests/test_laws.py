@@ -122,6 +122,8 @@ def test_a_planted_defect_is_found_with_its_smallest_input_and_a_snippet_that_sh
         ("one-posterior-stale", "I2-mean"),
         ("one-posterior-stale", "I2-posterior-variance"),
         ("one-posterior-stale", "I20-posterior"),
+        ("one-target-stale", "I3-target"),
+        ("one-conversion-stale", "I3-conversion"),
         ("one-weight-stale", "I7-definition"),
         ("one-weight-stale", "I5-weight"),
     ],

@@ -1,6 +1,7 @@
 """Laws on what the network says: five spaces, their targets, and every conversion between two of them."""
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,8 +14,10 @@ from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_TOLERANCES,
     Case,
     Law,
+    at_every_step,
     batches,
     draw,
+    in_company,
     linear_case,
     settings_with_truth,
 )
@@ -26,21 +29,25 @@ _PAIRS = tuple((a, b) for a in PARAMETERIZATIONS for b in PARAMETERIZATIONS)
 
 def _targets(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
+        questions = [partial(_target, setting, known, name, dtype) for name in PARAMETERIZATIONS]
         for shape, t in batches(known.T):
-            x0, eps = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
-            for name in PARAMETERIZATIONS:
-                arguments = {
-                    "setting": setting,
-                    "parameterization": name,
-                    "x0": x0,
-                    "eps": eps,
-                    "t": t,
-                }
-                terms = {
-                    "x0": lambda r, n=name: r.prediction(n)[0],
-                    "eps": lambda r, n=name: r.prediction(n)[1],
-                }
-                yield linear_case("target", arguments, known, t, terms)
+            yield from (question(shape, t) for question in questions)
+        every = torch.arange(1, known.T + 1)
+        yield from (at_every_step(in_company(question), every) for question in questions)
+
+
+def _target(
+    setting: Setting,
+    known: Truth,
+    name: str,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    t: Tensor,
+) -> Case:
+    x0, eps = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
+    arguments = {"setting": setting, "parameterization": name, "x0": x0, "eps": eps, "t": t}
+    terms = {"x0": lambda r: r.prediction(name)[0], "eps": lambda r: r.prediction(name)[1]}
+    return linear_case("target", arguments, known, t, terms)
 
 
 def _defined(known: Truth, t: Tensor, source: str, to: str) -> bool:
@@ -50,10 +57,10 @@ def _defined(known: Truth, t: Tensor, source: str, to: str) -> bool:
 def _conversion(
     setting: Setting,
     known: Truth,
-    t: Tensor,
-    shape: tuple[int, ...],
     pair: tuple[str, str],
     dtype: torch.dtype,
+    shape: tuple[int, ...],
+    t: Tensor,
 ) -> Case:
     """A true prediction in the source space, and what it is in the other; the truth is that of the rounded inputs."""
     source, to = pair
@@ -86,12 +93,22 @@ def _conversions(implementation: Implementation, dtype: torch.dtype) -> Iterator
             for source, to in _PAIRS:
                 if source == to or not _defined(known, t, source, to):
                     continue
-                case = _conversion(setting, known, t, shape, (source, to), dtype)
+                case = _conversion(setting, known, (source, to), dtype, shape, t)
                 inputs = (case.arguments["prediction"], case.arguments["x_t"])
                 if all(bool(torch.isfinite(v).all()) for v in inputs) and bool(
                     (case.scale < largest).all()  # type: ignore[union-attr]
                 ):
                     yield case
+        if dtype == torch.float64:
+            yield from _conversions_at_every_step(setting, known)
+
+
+def _conversions_at_every_step(setting: Setting, known: Truth) -> Iterator[Case]:
+    for source, to in _PAIRS:
+        steps = [row.step for row in known.rows[1:] if row.conversion(source, to) is not None]
+        if source != to and steps:
+            question = partial(_conversion, setting, known, (source, to), torch.float64)
+            yield at_every_step(in_company(question), torch.tensor(steps))
 
 
 def _sizes(known: Truth, t: Tensor, source: str, to: str) -> tuple[Tensor, Tensor]:
@@ -109,7 +126,7 @@ def _round_trips(implementation: Implementation, dtype: torch.dtype) -> Iterator
                 _defined(known, t, source, to) and _defined(known, t, to, source)
             ):
                 continue
-            forth = _conversion(setting, known, t, shape, (source, to), dtype)
+            forth = _conversion(setting, known, (source, to), dtype, shape, t)
             prediction, x_t = forth.arguments["prediction"], forth.arguments["x_t"]
             on_other, on_x_t = _sizes(known, t, to, source)
             scale = on_other * torch.as_tensor(forth.scale) + on_x_t * x_t.abs()

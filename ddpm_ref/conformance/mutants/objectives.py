@@ -50,6 +50,28 @@ class OneWeightStale(Implementation):
         return super().weight(setting, weighting, stale_inside(setting, t), parameterization)
 
 
+@mutant("one entry inside the tables of targets is that of the step before", "I3-target")
+class OneTargetStale(Implementation):
+    def target(
+        self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
+    ) -> Tensor:
+        return super().target(setting, parameterization, x0, eps, stale_inside(setting, t))
+
+
+@mutant("one entry inside the tables of conversions is that of the step before", "I3-conversion")
+class OneConversionStale(Implementation):
+    def convert(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        source: str,
+        to: str,
+    ) -> Tensor:
+        return super().convert(setting, prediction, x_t, stale_inside(setting, t), source, to)
+
+
 @mutant("v has the other sign", "I3-target")
 class VelocityNegated(_Target):
     def wrong(self, a: Tensor, s: Tensor, x0: Tensor, eps: Tensor) -> Tensor:
