@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ddpm_ref.conformance.guarded import Guarded, InterfaceError
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
-from ddpm_ref.conformance.lawbook.law import Case, Law
+from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import digits
 from ddpm_ref.conformance.setting import Setting
 
@@ -158,10 +158,10 @@ def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
 def _narrowed(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:
     """The case's error; the finding is that of the one failing sample, if it fails without its batch."""
     error, finding = _ask(case, candidate, tolerance)
-    if finding is None or not finding.index or case.alone is None:
+    if finding is None or not finding.index or not case.separable:
         return error, finding
     try:
-        return error, _ask(case.alone(finding.index[0]), candidate, tolerance)[1] or finding
+        return error, _ask(sample(case, finding.index[0]), candidate, tolerance)[1] or finding
     except NotOffered:  # of single samples; of the batch it was
         return error, finding
 

@@ -42,7 +42,7 @@ class Case:
         run: replaces the call where a law combines several; receives the implementation, `Guarded`.
         may_refuse: a ValueError is as good an answer.
         must_refuse: no finite answer exists: a ValueError is right, and so is an infinity; a finite number or NaN is not.
-        alone: the same question about sample k of the batch; a reader is shown that where it fails too.
+        separable: arguments, truth and scale have one row for each sample: a reader is shown the failing sample alone.
     """
 
     method: str
@@ -55,13 +55,29 @@ class Case:
     run: Callable[[Any], Tensor] | None = None
     may_refuse: bool = False
     must_refuse: bool = False
-    alone: "Callable[[int], Case] | None" = None
+    separable: bool = False
 
     @property
     def size(self) -> int:
         """How much input a reader has to look at."""
         tensors = [v.numel() for v in self.arguments.values() if isinstance(v, Tensor)]
         return sum(tensors) + (self.expected.numel() if not tensors else 0)
+
+
+def sample(case: Case, k: int) -> Case:
+    """The same question about sample k of a separable case."""
+    exact = case.exact
+    return replace(
+        case,
+        arguments={
+            name: value[k : k + 1] if isinstance(value, Tensor) else value
+            for name, value in case.arguments.items()
+        },
+        expected=case.expected[k : k + 1],
+        scale=torch.as_tensor(case.scale).expand(case.expected.shape)[k : k + 1],
+        exact=None if exact is None else lambda index: exact((k, *index[1:])),
+        separable=False,
+    )
 
 
 Check = Callable[[Implementation, torch.dtype], Iterator[Case]]
@@ -160,18 +176,9 @@ def batches(T: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         )
 
 
-def at_every_step(question: Callable[[Tensor], Case], t: Tensor) -> Case:
-    """The question about steps, asked of all of t in one batch: a table is wrong where one entry of it is."""
-
-    def alone(k: int) -> Case:
-        return question(t[k : k + 1])
-
-    return replace(question(t), alone=alone)
-
-
-def in_company(question: Callable[[tuple[int, ...], Tensor], Case]) -> Callable[[Tensor], Case]:
-    """A question about a shape and its steps, as one about steps: a sample of one number for each."""
-    return lambda t: question((len(t), 1), t)
+def at_every_step(question: Callable[[tuple[int, ...], Tensor], Case], t: Tensor) -> Case:
+    """The question about a shape and its steps, asked of all of t at once: a table is wrong where one entry of it is."""
+    return replace(question((len(t), 1), t), separable=True)
 
 
 def draw(shape: tuple[int, ...], salt: int) -> Tensor:

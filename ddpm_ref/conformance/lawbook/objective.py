@@ -1,6 +1,7 @@
 """Laws on objectives: one weighting is one objective, whichever space its squared error is written in."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice, product
 from typing import Any
@@ -12,7 +13,6 @@ from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Law,
-    at_every_step,
     draw,
     probe_steps,
     settings_of,
@@ -47,7 +47,8 @@ def _weight_cases(setting: Setting, known: Truth, weighting: str, space: str) ->
     question = partial(_weight_case, setting, known, weighting, space)
     for step in sorted({*finite} & {*probe_steps(known.T)}):
         yield question(torch.tensor([step]))
-    yield at_every_step(question, torch.tensor(finite, dtype=torch.int64))
+    if finite:
+        yield replace(question(torch.tensor(finite)), separable=True)
 
 
 def _weight_case(setting: Setting, known: Truth, weighting: str, space: str, t: Tensor) -> Case:

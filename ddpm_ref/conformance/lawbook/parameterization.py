@@ -17,7 +17,6 @@ from ddpm_ref.conformance.lawbook.law import (
     at_every_step,
     batches,
     draw,
-    in_company,
     linear_case,
     settings_with_truth,
 )
@@ -33,7 +32,7 @@ def _targets(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
         for shape, t in batches(known.T):
             yield from (question(shape, t) for question in questions)
         every = torch.arange(1, known.T + 1)
-        yield from (at_every_step(in_company(question), every) for question in questions)
+        yield from (at_every_step(question, every) for question in questions)
 
 
 def _target(
@@ -108,7 +107,7 @@ def _conversions_at_every_step(setting: Setting, known: Truth) -> Iterator[Case]
         steps = [row.step for row in known.rows[1:] if row.conversion(source, to) is not None]
         if source != to and steps:
             question = partial(_conversion, setting, known, (source, to), torch.float64)
-            yield at_every_step(in_company(question), torch.tensor(steps))
+            yield at_every_step(question, torch.tensor(steps))
 
 
 def _sizes(known: Truth, t: Tensor, source: str, to: str) -> tuple[Tensor, Tensor]:

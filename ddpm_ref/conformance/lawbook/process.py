@@ -1,6 +1,7 @@
 """Laws on the forward process: marginal, posterior, precision, batch independence of the noising itself."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import starmap
 from typing import Any
@@ -17,13 +18,12 @@ from ddpm_ref.conformance.lawbook.law import (
     at_every_step,
     batches,
     draw,
-    in_company,
     linear_case,
     settings_of,
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
-from ddpm_ref.conformance.lawbook.truth import Truth, reverse_variance
+from ddpm_ref.conformance.lawbook.truth import MP, Truth, reverse_variance
 from ddpm_ref.conformance.setting import Setting
 
 
@@ -31,7 +31,7 @@ def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
     for setting, known in settings_with_truth(implementation):
         question = partial(_marginal_case, setting, known, dtype)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(in_company(question), _all_steps(known))
+        yield at_every_step(question, _all_steps(known))
 
 
 def _all_steps(known: Truth, first: int = 1) -> Tensor:
@@ -78,7 +78,7 @@ def _posterior_mean(implementation: Implementation, dtype: torch.dtype) -> Itera
     for setting, known in settings_with_truth(implementation):
         question = partial(_posterior_mean_case, setting, known, dtype)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(in_company(question), _all_steps(known))
+        yield at_every_step(question, _all_steps(known))
 
 
 def _posterior_mean_case(
@@ -104,7 +104,7 @@ def _posterior_variance(implementation: Implementation, dtype: torch.dtype) -> I
     for setting, known in settings_with_truth(implementation):
         question = partial(_posterior_variance_case, setting, known)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(in_company(question), _all_steps(known))
+        yield at_every_step(question, _all_steps(known))
 
 
 def _posterior_variance_case(
@@ -128,7 +128,7 @@ def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) 
         later = ((shape, t) for shape, t in batches(known.T) if bool((t >= 2).all()))
         yield from starmap(question, later)
         if known.T >= 2:
-            yield at_every_step(in_company(question), _all_steps(known, first=2))
+            yield at_every_step(question, _all_steps(known, first=2))
 
 
 def _posterior_log_variance_case(
@@ -140,6 +140,7 @@ def _posterior_log_variance_case(
         {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t},
         expected.log(),
         select=lambda p: _filled(p.log_variance, p),
+        exact=lambda i: MP.log(known.rows[int(t[i[0]])].posterior_variance),
         label="posterior(…).log_variance",
     )
 
@@ -186,7 +187,7 @@ def _reverse_variance(implementation: Implementation, dtype: torch.dtype) -> Ite
         for variance in ("posterior", "beta"):
             question = partial(_reverse_variance_case, setting, known, variance)
             if known.T >= 2:
-                yield at_every_step(question, _all_steps(known, first=2))
+                yield replace(question(_all_steps(known, first=2)), separable=True)
 
 
 def _reverse_variance_case(setting: Setting, known: Truth, variance: str, t: Tensor) -> Case:
