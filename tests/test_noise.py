@@ -301,6 +301,12 @@ def test_integers_are_uniform_and_bounded():
     assert wide.max() < 2**31
 
 
+@pytest.mark.parametrize("width", [0, -1, 2**31 + 1, 2**32])
+def test_integers_of_no_width_or_of_too_much_are_refused(width: int) -> None:
+    with pytest.raises(ValueError, match="low < high <= low"):
+        NoiseStream(9).integers((5, 3), low=7, high=7 + width, use=Use.ORDER, step=0)
+
+
 @pytest.mark.parametrize("width", [1000, 2**31 - 1])  # the wide one carries from the low words
 def test_integers_follow_their_definition(width):
     seed, step = 77, 5

@@ -202,6 +202,16 @@ def test_a_mixture_with_a_flat_direction_has_a_denoiser_and_no_density() -> None
         oracle.log_prob(x_t)
 
 
+@pytest.mark.parametrize("oracle", [gaussian(3), line()])
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
+def test_mmse_has_the_shape_of_its_log_snr(oracle: Oracle, shape: tuple[int, ...]) -> None:
+    grid = torch.linspace(-2, 3, 6, dtype=torch.float64)[: math.prod(shape)].view(shape)
+    found = oracle.mmse(grid)
+    assert found.shape == shape
+    each = [oracle.mmse(value).item() for value in grid.flatten()]
+    torch.testing.assert_close(found.flatten(), torch.tensor(each, dtype=torch.float64))
+
+
 SINGULAR = {
     "a line": [[1.0, 3.0], [3.0, 9.0]],
     "a tiny line": [[1e-30, 3e-30], [3e-30, 9e-30]],
