@@ -124,6 +124,8 @@ def test_a_planted_defect_is_found_with_its_smallest_input_and_a_snippet_that_sh
         ("one-posterior-stale", "I20-posterior"),
         ("one-target-stale", "I3-target"),
         ("one-conversion-stale", "I3-conversion"),
+        ("one-step-stale", "I16-ancestral"),
+        ("one-step-stale", "I16-ddim"),
         ("one-weight-stale", "I7-definition"),
         ("one-weight-stale", "I5-weight"),
     ],

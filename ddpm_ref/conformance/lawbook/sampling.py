@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ddpm_ref.conformance.lawbook.bound import ConstantModel
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Law,
+    at_every_step,
     batches,
     draw,
     linear_case,
@@ -44,25 +45,27 @@ def step_coefficients(row: Row, sampler: str, eta: float) -> tuple[Number, Numbe
 def _steps(
     implementation: Implementation, sampler: tuple[str, float], dtype: torch.dtype
 ) -> Iterator[Case]:
-    name, eta = sampler
     for setting, known in settings_with_truth(implementation):
+        question = partial(_step_case, setting, known, sampler, dtype)
         for shape, t in batches(known.T):
             for space in _SPACES:
-                if any(known.rows[int(k)].conversion(space, "x0") is None for k in t):
-                    continue
-                yield _step_case(setting, known, shape, t, space, name, eta, dtype)
+                if all(known.rows[int(k)].conversion(space, "x0") is not None for k in t):
+                    yield question(space, shape, t)
+        if dtype == torch.float64:
+            yield at_every_step(partial(question, "x0"), torch.arange(1, known.T + 1))
 
 
 def _step_case(
     setting: Setting,
     known: Truth,
+    sampler: tuple[str, float],
+    dtype: torch.dtype,
+    space: str,
     shape: tuple[int, ...],
     t: Tensor,
-    space: str,
-    name: str,
-    eta: float,
-    dtype: torch.dtype,
 ) -> Case:
+    name, eta = sampler
+
     def on_prediction(row: Row) -> Number:
         return step_coefficients(row, name, eta)[0] * row.conversion(space, "x0")[0]  # type: ignore[index]
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation, Model
-from ddpm_ref.conformance.mutants.mutant import column, mutant
+from ddpm_ref.conformance.mutants.mutant import column, mutant, stale_inside
 from ddpm_ref.conformance.setting import Setting
 
 
@@ -55,6 +55,27 @@ class VarianceForDeviation(_Step):
     ) -> Tensor:
         deviation = _deviation(setting, t, noise)
         return right + (deviation**2 - deviation) * noise if sampler == "ddpm" else right
+
+
+@mutant(
+    "one entry inside the sampler's tables is that of the step before", "I16-ancestral", "I16-ddim"
+)
+class OneStepStale(Implementation):
+    def sampler_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        sampler: str,
+        eta: float,
+    ) -> Tensor:
+        at = stale_inside(setting, t)
+        return super().sampler_step(
+            setting, prediction, x_t, at, noise, parameterization, sampler, eta
+        )
 
 
 @mutant("the step draws noise of its own", "I18-repeatable", "I16-ancestral")
