@@ -208,6 +208,7 @@ def estimator_record(
             "images": len(question.data),
             "T": question.schedule.T,
         },
+        data=question.source,
         seeds=range(repetitions),
         samples=samples,
         results={

@@ -1,6 +1,7 @@
 """Bits per dimension of one model on one data set, with everything that must be said beside the number."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,10 +93,11 @@ class Likelihood:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """Which model, on which data, under which protocol: the keywords of `elbo`."""
+    """Which model, on which data, under which protocol: the keywords of `elbo`; `source` is the data set in a record's words."""
 
     model: Model
     data: Tensor
+    source: Mapping[str, Any]
     schedule: Schedule
     parameterization: str
     variance: Variance

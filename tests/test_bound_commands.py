@@ -50,6 +50,8 @@ def test_estimator_writes_its_record_and_reports_ratios(factory, tmp_path, capsy
         "importance-sampled t",
     }
     assert record.protocol["subject"] == "a model of your own"
+    assert record.data is not None
+    assert record.data["name"] == "digits"
     assert record.protocol["command"] == (
         "ddpm-bench estimator --model FILE.py:FACTORY --data digits --part heldout --examples 23 --seed 0 "
         "--evaluations 150 --repetitions 12 --reference-draws 96"

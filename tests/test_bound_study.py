@@ -198,10 +198,16 @@ def test_several_estimates_are_summed_up_by_their_range_and_the_least_interval()
     assert "covered 91.3 to 94.0 % of 400" in headline
     (table,) = (block for block in found.blocks if hasattr(block, "rows"))
     assert [row[:3] for row in table.rows] == [
-        ["eps, T = 10", "7", "28 (4)"],
-        ["eps, T = 10", "7", "84 (12)"],
-        ["v, T = 10", "7", "84 (12)"],
+        ["eps, T = 10", "7 digits", "28 (4)"],
+        ["eps, T = 10", "7 digits", "84 (12)"],
+        ["v, T = 10", "7 digits", "84 (12)"],
     ]
+    elsewhere = replace(records[0], data={"name": "fashion-mnist"})
+    both = section([*records, elsewhere])
+    assert both is not None
+    first, second = both.headlines
+    assert first.replace(" of digits", "") == headline.replace(" of digits", "")
+    assert second.startswith("Bits/dim of fashion-mnist on a budget of 12 evaluations an image")
 
 
 def test_records_make_a_section_with_strict_json() -> None:

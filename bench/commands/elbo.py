@@ -163,6 +163,7 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     decoder = arguments.decoder or dataset.decoder
     return Question(
         data=images.to(arguments.device),
+        source=dataset.describe(),
         decoder=decoder,
         levels=dataset.levels,
         clip=arguments.clip,

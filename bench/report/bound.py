@@ -60,7 +60,10 @@ def section(records: Sequence[Record]) -> Section | None:
         data["bound"] = bound.results
     if estimators:
         blocks += _estimator_blocks(estimators)
-        headlines.append(_estimator_headline(estimators))
+        of = {_data_set(record): None for record in estimators}
+        headlines += [
+            _estimator_headline([r for r in estimators if _data_set(r) == name]) for name in of
+        ]
         data["estimator"] = [{"protocol": e.protocol, **e.results} for e in estimators]
     return Section("The bound", blocks, data=data, headlines=headlines, failed=failed)
 
@@ -240,9 +243,15 @@ def _bound_headlines(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _subject_and_budget(record: Record) -> tuple[str, int, int]:
+def _subject_and_budget(record: Record) -> tuple[str, str, int, int]:
     protocol = record.protocol
-    return protocol["subject"], protocol["images"], protocol["evaluations"]
+    subject, images, evaluations = (protocol[k] for k in ("subject", "images", "evaluations"))
+    return _data_set(record), subject, images, evaluations
+
+
+def _data_set(record: Record) -> str:
+    """Its name; records of version 0.1 do not say it, and are of digits."""
+    return str(record.data["name"]) if record.data else "digits"
 
 
 def _estimator_blocks(records: Sequence[Record]) -> list[Block]:
@@ -283,7 +292,7 @@ def _estimator_row(record: Record) -> list[str | Cell]:
     good = 0.92 <= coverage["estimate"] <= 0.98
     row: list[str | Cell] = [
         f"{protocol['subject']}, T = {protocol['T']}",
-        str(protocol["images"]),
+        f"{protocol['images']} {_data_set(record)}",
         f"{protocol['evaluations']} ({protocol['evaluations'] / protocol['images']:.3g})",
         Cell(
             f"{100 * coverage['estimate']:.1f} % [{100 * coverage['low']:.1f}, {100 * coverage['high']:.1f}]",
@@ -334,7 +343,7 @@ def _estimator_headline(records: Sequence[Record]) -> str:
     }
     shares = [record.protocol["evaluations"] / record.protocol["images"] for record in records]
     return (
-        f"Bits/dim on a budget of {_range(shares, '.3g')} evaluations an image: `estimate_elbo` needs {said['full sum']} fewer "
+        f"Bits/dim of {_data_set(records[0])} on a budget of {_range(shares, '.3g')} evaluations an image: `estimate_elbo` needs {said['full sum']} fewer "
         f"network evaluations than the full sum, {said['uniform t']} fewer than uniform t and {said['importance-sampled t']} "
         f"fewer than importance-sampled t; its 95 % interval covered {_range(covered, '.1f')} % of {_repetitions(records)} "
         "repetitions."
