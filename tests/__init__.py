@@ -1,0 +1,1 @@
+"""Tests of the bench; a package, so that one of the same name elsewhere does not hide `tests.samples`."""
