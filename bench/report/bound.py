@@ -260,7 +260,7 @@ def _estimator_blocks(records: Sequence[Record]) -> list[Block]:
     return [
         Paragraph(
             f"**Bits/dim on a budget.** `estimate_elbo` with {last.protocol['evaluations']} network evaluations on "
-            f"{last.protocol['images']} images (T = {last.protocol['T']}) has a root mean squared error of "
+            f"{last.protocol['images']} images of {_data_set(last)} (T = {last.protocol['T']}) has a root mean squared error of "
             f"{last.results['rmse']:.4f} bits/dim around the reference {last.results['reference']:.4f} ± "
             f"{last.results['reference_stderr']:.4f}, which took {last.results['reference_evaluations']} evaluations."
         ),
