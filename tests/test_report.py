@@ -19,6 +19,7 @@ from bench.report import figures as figure_style
 from bench.report.blocks import Cell, Code, Figure, Fold, Note, Paragraph, Section, Table
 from bench.report.document import PARTS
 from bench.report.html import inline, is_number
+from bench.report.summary import subtitle
 from bench.schema import schema
 
 SENTENCES = {
@@ -191,6 +192,14 @@ def test_records_and_commands_are_named(files, records):
         for file in ("report.html", "report.md", "report.json"):
             assert record.sha256 in files[file]
         assert record.protocol["command"] in files["report.md"]
+
+
+def test_the_data_below_the_title_are_those_of_its_question() -> None:
+    study = new_record("study", protocol={}, data={"name": "digits"})
+    estimator = new_record("estimator", protocol={}, data={"name": "fashion-mnist"})
+    assert subtitle([estimator, study]).startswith("digits · ")
+    assert "fashion" not in subtitle([estimator, study])
+    assert subtitle([estimator]).startswith("fashion-mnist · ")
 
 
 def test_commands_stand_under_the_commit_that_they_were_run_at():

@@ -20,18 +20,25 @@ TITLES = {
 
 def title(records: Sequence[Record]) -> str:
     """The question of the first kind in `TITLES` that is present."""
+    return TITLES.get(_main_kind(records), "Diffusion objectives")
+
+
+def _main_kind(records: Sequence[Record]) -> str:
     kinds = {record.kind for record in records}
-    return next((text for kind, text in TITLES.items() if kind in kinds), "Diffusion objectives")
+    return next((kind for kind in TITLES if kind in kinds), "")
 
 
 def subtitle(records: Sequence[Record]) -> str:
-    """Data, machine, commit and dates of the measurements."""
+    """Data of the records that answer the title's question, machine, commit and dates of all measurements."""
     if not records:
         return "No records."
+    kind = _main_kind(records)
     days = sorted({record.created[:10] for record in records})
     period = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
     parts = [
-        *_distinct(r.data["name"] for r in records if r.data and "name" in r.data),
+        *_distinct(
+            r.data["name"] for r in records if r.kind == kind and r.data and "name" in r.data
+        ),
         *_distinct(_machine(r) for r in records),
         f"commit {', '.join(_distinct(commit_label(r.environment) for r in records))}",
         f"measured {period}",
