@@ -261,9 +261,8 @@ def described(failure: BaseException) -> str:
     frame = traceback.extract_tb(failure.__traceback__)[-1]
     place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
     said = f"{type(failure).__name__}: {_text(failure)}"
-    if isinstance(
-        failure, NotImplementedError
-    ):  # what a stub raises, whose author means NotOffered
+    # A stub raises this, whose author means NotOffered.
+    if isinstance(failure, NotImplementedError):
         said += "; raise NotOffered for what you lack"
     return f"{said} ({place})"
 

@@ -110,7 +110,7 @@ def _telescope(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
     for setting, known in settings_with_truth(implementation):
         if known.T < 2:
             continue
-        t = torch.arange(2, known.T + 1)
+        t = known.steps(first=2)
         whole = (known.rows[1].snr - known.rows[-1].snr) / 2
 
         def total(candidate: Implementation, inputs: Any = (setting, t)) -> Tensor:

@@ -31,8 +31,7 @@ def _targets(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
         questions = [partial(_target, setting, known, name, dtype) for name in PARAMETERIZATIONS]
         for shape, t in batches(known.T):
             yield from (question(shape, t) for question in questions)
-        every = torch.arange(1, known.T + 1)
-        yield from (at_every_step(question, every) for question in questions)
+        yield from (at_every_step(question, known.steps()) for question in questions)
 
 
 def _target(

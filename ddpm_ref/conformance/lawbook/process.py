@@ -31,11 +31,7 @@ def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
     for setting, known in settings_with_truth(implementation):
         question = partial(_marginal_case, setting, known, dtype)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(question, _all_steps(known))
-
-
-def _all_steps(known: Truth, first: int = 1) -> Tensor:
-    return torch.arange(first, known.T + 1)
+        yield at_every_step(question, known.steps())
 
 
 def _marginal_case(
@@ -78,7 +74,7 @@ def _posterior_mean(implementation: Implementation, dtype: torch.dtype) -> Itera
     for setting, known in settings_with_truth(implementation):
         question = partial(_posterior_mean_case, setting, known, dtype)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(question, _all_steps(known))
+        yield at_every_step(question, known.steps())
 
 
 def _posterior_mean_case(
@@ -104,7 +100,7 @@ def _posterior_variance(implementation: Implementation, dtype: torch.dtype) -> I
     for setting, known in settings_with_truth(implementation):
         question = partial(_posterior_variance_case, setting, known)
         yield from starmap(question, batches(known.T))
-        yield at_every_step(question, _all_steps(known))
+        yield at_every_step(question, known.steps())
 
 
 def _posterior_variance_case(
@@ -128,17 +124,17 @@ def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) 
         later = ((shape, t) for shape, t in batches(known.T) if bool((t >= 2).all()))
         yield from starmap(question, later)
         if known.T >= 2:
-            yield at_every_step(question, _all_steps(known, first=2))
+            yield at_every_step(question, known.steps(first=2))
 
 
 def _posterior_log_variance_case(
     setting: Setting, known: Truth, shape: tuple[int, ...], t: Tensor
 ) -> Case:
-    expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
-    return Case(
-        "posterior",
-        {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t},
-        expected.log(),
+    case = _posterior_variance_case(setting, known, shape, t)
+    return replace(
+        case,
+        expected=case.expected.log(),
+        scale=1.0,
         select=lambda p: _filled(p.log_variance, p),
         exact=lambda i: MP.log(known.rows[int(t[i[0]])].posterior_variance),
         label="posterior(…).log_variance",
@@ -187,7 +183,7 @@ def _reverse_variance(implementation: Implementation, dtype: torch.dtype) -> Ite
         for variance in ("posterior", "beta"):
             question = partial(_reverse_variance_case, setting, known, variance)
             if known.T >= 2:
-                yield replace(question(_all_steps(known, first=2)), separable=True)
+                yield replace(question(known.steps(first=2)), separable=True)
 
 
 def _reverse_variance_case(setting: Setting, known: Truth, variance: str, t: Tensor) -> Case:

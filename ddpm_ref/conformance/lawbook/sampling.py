@@ -52,7 +52,7 @@ def _steps(
                 if all(known.rows[int(k)].conversion(space, "x0") is not None for k in t):
                     yield question(space, shape, t)
         if dtype == torch.float64:
-            yield at_every_step(partial(question, "x0"), torch.arange(1, known.T + 1))
+            yield at_every_step(partial(question, "x0"), known.steps())
 
 
 def _step_case(

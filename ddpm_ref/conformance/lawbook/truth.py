@@ -146,6 +146,10 @@ class Truth:
         """Number of visited steps."""
         return len(self.rows) - 1
 
+    def steps(self, first: int = 1) -> Tensor:
+        """The visited steps from `first` to T, int64."""
+        return torch.arange(first, self.T + 1)
+
     def column(self, quantity: Callable[[Row], Number], t: Tensor, ndim: int = 1) -> Tensor:
         """A coefficient at the steps t, float64 `[B, 1, …]` with `ndim` axes."""
         values = torch.tensor(

@@ -10,12 +10,15 @@ from ddpm_ref.conformance.setting import Setting
 
 
 class _Step(Implementation):
-    """Changes one reverse step; `right` is the right one."""
+    """Changes one reverse step: the t that is looked up, or the result, of which `right` is the right one."""
+
+    def moved(self, setting: Setting, t: Tensor) -> Tensor:
+        return t
 
     def changed(
         self, right: Tensor, setting: Setting, t: Tensor, noise: Tensor, sampler: str, eta: float
     ) -> Tensor:
-        raise NotImplementedError
+        return right
 
     def sampler_step(
         self,
@@ -28,8 +31,9 @@ class _Step(Implementation):
         sampler: str,
         eta: float,
     ) -> Tensor:
+        looked_up = self.moved(setting, t)
         right = super().sampler_step(
-            setting, prediction, x_t, t, noise, parameterization, sampler, eta
+            setting, prediction, x_t, looked_up, noise, parameterization, sampler, eta
         )
         return self.changed(right, setting, t, noise, sampler, eta).to(right.dtype)
 
@@ -60,22 +64,9 @@ class VarianceForDeviation(_Step):
 @mutant(
     "one entry inside the sampler's tables is that of the step before", "I16-ancestral", "I16-ddim"
 )
-class OneStepStale(Implementation):
-    def sampler_step(
-        self,
-        setting: Setting,
-        prediction: Tensor,
-        x_t: Tensor,
-        t: Tensor,
-        noise: Tensor,
-        parameterization: str,
-        sampler: str,
-        eta: float,
-    ) -> Tensor:
-        at = stale_inside(setting, t)
-        return super().sampler_step(
-            setting, prediction, x_t, at, noise, parameterization, sampler, eta
-        )
+class OneStepStale(_Step):
+    def moved(self, setting: Setting, t: Tensor) -> Tensor:
+        return stale_inside(setting, t)
 
 
 @mutant("the step draws noise of its own", "I18-repeatable", "I16-ancestral")
