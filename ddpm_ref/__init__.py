@@ -34,7 +34,16 @@ from ddpm_ref.kernels import fused_q_sample, q_sample_providers
 from ddpm_ref.network import NETWORKS, ArticleDenoiser, UNet
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.objective import WEIGHTINGS, Weighting, loss, min_snr, p2, weight
-from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
+from ddpm_ref.oracle import (
+    EmpiricalOracle,
+    GaussianOracle,
+    MixtureOracle,
+    best_skip,
+    crossover,
+    output_skip,
+    rank_limited_excess,
+    wiener_gain,
+)
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert, target
 from ddpm_ref.process import q_posterior, q_sample
 from ddpm_ref.sampler import sample
@@ -84,9 +93,11 @@ __all__ = [
     "UNet",
     "Use",
     "Weighting",
+    "best_skip",
     "conformance",
     "convert",
     "cosine_schedule",
+    "crossover",
     "discretized_gaussian_log_likelihood",
     "elbo",
     "estimate_elbo",
@@ -95,11 +106,13 @@ __all__ = [
     "linear_schedule",
     "loss",
     "min_snr",
+    "output_skip",
     "p2",
     "prior_kl",
     "q_posterior",
     "q_sample",
     "q_sample_providers",
+    "rank_limited_excess",
     "rescale_to_zero_terminal_snr",
     "sample",
     "schedule_from_beta",
@@ -108,4 +121,5 @@ __all__ = [
     "target",
     "train",
     "weight",
+    "wiener_gain",
 ]

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "gaussian_kl": ["mean1", "log_var1", "mean2", "log_var2"],
     "discretized_gaussian_log_likelihood": ["x", "mean", "log_scale", "levels"],
     "prior_kl": ["x0", "schedule"],
+    "rank_limited_excess": ["eigenvalues", "rank", "t", "schedule", "parameterization", "skip"],
     "elbo": [
         *("model", "x0", "schedule", "parameterization", "variance", "decoder"),
         *("levels", "seed", "draws"),

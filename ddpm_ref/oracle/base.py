@@ -123,7 +123,7 @@ def check_examples(data: Tensor) -> None:
         )
 
 
-def parameter(value: Tensor, name: str) -> Tensor:
+def parameter(value: Tensor | float, name: str) -> Tensor:
     """A parameter of a distribution as float64, detached.
 
     Integers and lists will do, since they are exact; data, whose integers are grey levels on another scale, are refused
