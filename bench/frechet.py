@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UsageError
+from ddpm_ref.validation import check_floating
 
 FID_MINIMUM = 10_000
 """Fewest samples for which the letters FID may be used."""
@@ -93,8 +94,17 @@ class Pca(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features float64 `[N, num_features]` of uint8 images `[N, C, H, W]`."""
+        """Features float64 `[N, num_features]` of uint8 images `[N, C, H, W]`.
+
+        Raises:
+            ValueError: images of another size than those that the map was made from.
+        """
         flat = images.reshape(len(images), -1).double() / 127.5 - 1
+        if flat.shape[1:] != self.centre.shape:
+            raise ValueError(
+                f"images of {flat.shape[1]} numbers, but the feature map was made from images of {len(self.centre)}: "
+                "pass images of the same channels and size"
+            )
         features: Tensor = (flat - self.centre) @ self.directions
         return features
 
@@ -161,13 +171,20 @@ def measure(features: nn.Module, real: Tensor, generated: Tensor) -> float:
         generated: `[M, C, H, W]`; the same N for all that are compared.
 
     Raises:
-        ValueError: fewer than two images, or values that are not finite.
+        ValueError: fewer than two images, images of two shapes, or values that are not finite.
+        TypeError: integer images.
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
+    check_floating(real=real, generated=generated)
     for name, images in (("real", real), ("generated", generated)):
         if len(images) < 2 or not bool(torch.isfinite(images).all()):
             raise ValueError(f"{name}: {len(images)} images; at least 2, all finite, are needed")
+    if real.ndim != 4 or real.shape[1:] != generated.shape[1:]:
+        raise ValueError(
+            f"real has shape {list(real.shape)}, generated {list(generated.shape)}: both must be [N, C, H, W] with the same "
+            "C, H and W; a distance between images of two shapes means nothing"
+        )
     features.eval()
     metric = FrechetInceptionDistance(feature=features, normalize=False)
     metric.set_dtype(torch.float64)

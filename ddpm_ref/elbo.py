@@ -43,7 +43,9 @@ from ddpm_ref.reverse import (
     sum_dims,
 )
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_count, check_finite, check_floating
+from ddpm_ref.validation import check_count
+
+_MOST_DRAWN = 1 << 31  # steps of the noise stream that are the bound's: r·T + t − 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +87,11 @@ def prior_kl(x0: Tensor, schedule: Schedule) -> Tensor:
         schedule: only ᾱ_T matters.
 
     Raises:
-        ValueError: x0 is not finite.
+        ValueError: x0 is not finite or has no dimensions.
         TypeError: x0 is not floating point, or the schedule is no `Schedule`.
     """
     check_schedule(schedule)
-    check_floating(x0=x0)
-    check_finite(x0=x0)
+    check_data("x0", x0)
     signal = schedule.sqrt_alpha_bar[-1].item() * x0.double()  # before squaring, which may overflow
     return prior_nats(sum_dims(signal.square()), math.prod(x0.shape[1:]), schedule)
 
@@ -139,7 +140,7 @@ def elbo(
         decoder: `discretized` (grey levels; needs `levels`) or `gaussian` (continuous data).
         levels: number of grey levels: 256 for 8-bit images, 17 for digits.
         seed: of the noise.
-        draws: noise draws per term, averaged.
+        draws: noise draws per term, averaged; at most 2³¹/T.
         clip: clamp the predicted x0 to [−clip, clip]; None (the default) clips nothing. The result's `protocol` says so.
         batch_size: rows of (example, t) per call of the model, which bounds the memory.
         first_index: global index of x0[0], for data evaluated in parts.
@@ -154,7 +155,8 @@ def elbo(
         TypeError: x0 is not floating point, or another argument is of the wrong type.
     """
     check_data("x0", x0)
-    check_count("draws", draws)
+    check_schedule(schedule)
+    check_count("draws", draws, most=_MOST_DRAWN // schedule.T)
     check_count("batch_size", batch_size)
     check_count("first_index", first_index, least=0)
     process = reverse_process(

@@ -35,12 +35,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_ref.validation import check_broadcastable, check_floating
+from ddpm_ref.validation import check_broadcastable, check_floating, check_has_values, shown
 
 _HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 _NARROW = 1e-3
 _SNAP = 1e-3
 _LEAST_LOG_SCALE = -700.0
+_MOST_LEVELS = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,10 +57,39 @@ class Gaussian:
     log_var: Tensor
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """ln N(x; mean, e^{log_var}), elementwise, nats: −½[ln 2π + log_var + (x − mean)² e^{−log_var}]."""
-        return -_HALF_LOG_2PI - 0.5 * (
-            self.log_var + (x - self.mean) ** 2 * torch.exp(-self.log_var)
-        )
+        """ln N(x; mean, e^{log_var}), elementwise, nats: −½[ln 2π + log_var + (x − mean)² e^{−log_var}].
+
+        Computed in float32 or wider and rounded once. A point mass has +∞ at its mean and −∞ elsewhere.
+
+        Args:
+            x: floating point, broadcast against `mean`.
+
+        Raises:
+            ValueError: shapes that do not broadcast, or devices that differ.
+            TypeError: x is not floating point.
+        """
+        check_floating(x=x, mean=self.mean, log_var=self.log_var)
+        check_broadcastable(x=x, mean=self.mean, log_var=self.log_var)
+        dtype = common_dtype(x, self.mean, self.log_var)
+        x, mean, log_var = (part.to(_wide(dtype)) for part in (x, self.mean, self.log_var))
+        gap = x - mean
+        distance = torch.where(gap == 0, 0.0, (gap * torch.exp(-0.5 * log_var)) ** 2)
+        value = -_HALF_LOG_2PI - 0.5 * (log_var + distance)
+        off_the_point = (log_var == -math.inf) & (gap != 0)
+        return torch.where(off_the_point, -math.inf, value).to(dtype)
+
+
+def common_dtype(*tensors: Tensor) -> torch.dtype:
+    """The widest dtype among them."""
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """In which to compute: float32 or wider."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def expm1_minus(x: Tensor) -> Tensor:
@@ -77,7 +107,7 @@ def expm1_minus(x: Tensor) -> Tensor:
 def gaussian_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
     """KL(N(mean1, e^{log_var1}) ‖ N(mean2, e^{log_var2})), elementwise, nats; eq. (1).
 
-    Shapes broadcast. Point masses (both log-variances −inf) have KL 0 if their means agree, else +inf; a point mass against a
+    Shapes broadcast; computed in float32 or wider and rounded once to the inputs' common dtype. Point masses (both log-variances −inf) have KL 0 if their means agree, else +inf; a point mass against a
     proper Gaussian has +inf on either side.
 
     Args:
@@ -85,16 +115,23 @@ def gaussian_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor
         log_var1: ln of its variance.
         mean2: mean of the second Gaussian.
         log_var2: ln of its variance.
+
+    Raises:
+        ValueError: shapes that do not broadcast, or devices that differ.
+        TypeError: an argument that is not floating point.
     """
     check_floating(mean1=mean1, log_var1=log_var1, mean2=mean2, log_var2=log_var2)
     check_broadcastable(mean1=mean1, log_var1=log_var1, mean2=mean2, log_var2=log_var2)
-    mean1, log_var1, mean2, log_var2 = torch.broadcast_tensors(mean1, log_var1, mean2, log_var2)
+    dtype = common_dtype(mean1, log_var1, mean2, log_var2)
+    mean1, log_var1, mean2, log_var2 = (
+        part.to(_wide(dtype)) for part in torch.broadcast_tensors(mean1, log_var1, mean2, log_var2)
+    )
     same = log_var1 == log_var2  # also where both are −inf, whose difference is NaN
     zero = torch.zeros_like(log_var1)
     ratio = torch.where(same, zero, log_var1) - torch.where(same, zero, log_var2)
     gap = mean1 - mean2
     distance = torch.where(gap == 0, zero, (gap * torch.exp(-0.5 * log_var2)) ** 2)
-    return 0.5 * (expm1_minus(ratio) + distance)
+    return (0.5 * (expm1_minus(ratio) + distance)).to(dtype)
 
 
 def discretized_gaussian_log_likelihood(
@@ -108,14 +145,15 @@ def discretized_gaussian_log_likelihood(
         x: values on the lattice of `levels` grey levels on [−1, 1]; those within 1e-3 of a level are snapped to it.
         mean: mean of the Gaussian, broadcast against x.
         log_scale: ln σ, broadcast against x; below −700, where 1/σ nears the end of float64, as −700.
-        levels: number of grey levels, ≥ 2 (256 for 8-bit images, 17 for digits).
+        levels: number of grey levels, 2 … 2²⁴ (256 for 8-bit images, 17 for digits).
 
     Raises:
-        ValueError: x off the lattice (rescale it, or use the Gaussian decoder for continuous data), or levels < 2.
+        ValueError: x off the lattice (rescale it, or use the Gaussian decoder for continuous data), or levels outside 2 … 2²⁴.
+        TypeError: an argument that is not floating point, or levels that are not an int.
     """
     check_floating(x=x, mean=mean, log_scale=log_scale)
     check_broadcastable(x=x, mean=mean, log_scale=log_scale)
-    dtype = torch.promote_types(torch.promote_types(x.dtype, mean.dtype), log_scale.dtype)
+    dtype = common_dtype(x, mean, log_scale)
     index = lattice_index(x, levels)
     half = 1.0 / (levels - 1)
     offset = (index * (2 * half) - 1) - mean.double()
@@ -132,7 +170,7 @@ def lattice_index(x: Tensor, levels: int) -> Tensor:
     """The level k of every value of x on the lattice c_k = 2k/(n−1) − 1, float64 in the shape of x.
 
     Raises:
-        ValueError: a value is further than 1e-3 from every level, or levels < 2.
+        ValueError: a value is further than 1e-3 from every level, or levels outside 2 … 2²⁴.
         TypeError: levels is no int.
     """
     if isinstance(levels, bool) or not isinstance(levels, int):
@@ -141,8 +179,14 @@ def lattice_index(x: Tensor, levels: int) -> Tensor:
         )
     if levels < 2:
         raise ValueError(
-            f"levels = {levels}; a lattice has at least 2 grey levels: 256 for 8-bit images"
+            f"levels = {shown(levels)}; a lattice has at least 2 grey levels: 256 for 8-bit images"
         )
+    if levels > _MOST_LEVELS:
+        raise ValueError(
+            f"levels = {shown(levels)}; float32 images tell at most {_MOST_LEVELS} levels apart: pass 256 for 8-bit images, "
+            "or decoder='gaussian' for continuous data"
+        )
+    check_has_values("x", x)
     position = (x.detach().double() + 1) * (0.5 * (levels - 1))
     index = position.round().clamp(0, levels - 1)
     off = ~((position - index).abs() * (2.0 / (levels - 1)) <= _SNAP)  # so that NaN is off

@@ -55,13 +55,14 @@ numbers rounded to nearest even.
 """
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 from torch import Tensor
+
+from ddpm_ref.validation import check_device, check_shape, check_whole, shown
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -275,11 +276,7 @@ class NoiseStream:
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype, device: torch.device | str) -> Tensor:
-    if any(size < 0 for size in shape):
-        raise ValueError(
-            f"shape {list(shape)} has a negative size: the rule is [B, *dims], all >= 0"
-        )
-    return torch.empty(tuple(shape), dtype=dtype, device=device)
+    return torch.empty(check_shape(shape), dtype=dtype, device=check_device(device))
 
 
 def counters(block: Tensor, first_index: int, row: Tensor, step: int, use: Use) -> Words:
@@ -327,10 +324,10 @@ def check_address(
 
 
 def _checked(name: str, value: int, bits: int) -> int:
-    value = operator.index(value)
+    value = check_whole(name, value)
     if not 0 <= value < 1 << bits:
         raise ValueError(
-            f"{name} = {value} lies outside 0 … 2**{bits} - 1: counters are not wrapped, because two addresses "
+            f"{name} = {shown(value)} lies outside 0 … 2**{bits} - 1: counters are not wrapped, because two addresses "
             f"would share their bits; reduce it modulo 2**{bits} if that is what you mean"
         )
     return value

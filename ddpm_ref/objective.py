@@ -39,10 +39,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ddpm_ref.gaussian import common_dtype
 from ddpm_ref.parameterization import target
 from ddpm_ref.process import posterior_coefficients
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_floating, check_name, check_same_shape, check_steps
+from ddpm_ref.validation import (
+    check_floating,
+    check_name,
+    check_number,
+    check_representable,
+    check_same_shape,
+    check_steps,
+)
 
 _LOG_SNR_FLOOR = -2000.0
 
@@ -111,6 +119,7 @@ def min_snr(gamma: float = 5.0) -> Weighting:
     Args:
         gamma: the cap γ, > 0.
     """
+    gamma = check_number("gamma", gamma, 5.0)
     if not 0 < gamma < math.inf:
         raise ValueError(
             f"gamma = {gamma}; the cap of min_snr is a positive number: the usual value is 5"
@@ -126,6 +135,7 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
         k: stabilizer, > 0.
         gamma: strength, ≥ 0; 0 is `simple`.
     """
+    k, gamma = check_number("k", k, 1.0), check_number("gamma", gamma, 1.0)
     if not (0 < k < math.inf and 0 <= gamma < math.inf):
         raise ValueError(
             f"k = {k}, gamma = {gamma}: the rule is k > 0 and gamma >= 0; usual values are 1 and 1"
@@ -215,8 +225,8 @@ def weight(
     if t.device.type == "cpu" and bool(torch.isinf(value).any()):
         step = int(t[torch.isinf(value)][0])
         raise ValueError(
-            f"the weight {chosen.name} is infinite in {parameterization} space at t = {step}, where alpha_bar = 0 "
-            "(zero terminal SNR); write the loss in x0 or v space"
+            f"the weight {chosen.name} is infinite in {parameterization} space at t = {step}, where alpha_bar = "
+            f"{schedule.alpha_bar[step].item():.3g} (0 is zero terminal SNR); write the loss in x0 or v space"
         )
     return value
 
@@ -237,7 +247,7 @@ def loss(
     negative log-likelihood up to its constant ½ ln(2πβ_1) per dim.
 
     Args:
-        prediction: network output `[B, *dims]`.
+        prediction: network output `[B, *dims]`; `[B]` means D = 1.
         x0: data, in the same shape.
         eps: the noise that made x_t, in the same shape.
         t: steps 1 … T, integer `[B]`.
@@ -250,24 +260,22 @@ def loss(
         the three, at least float32, and the result is in that dtype. So a bf16 prediction is compared with the unrounded target.
 
     Raises:
-        ValueError: as `target` and `weight`.
+        ValueError: as `target` and `weight`; examples of no number; a weight beyond the range of the dtype (checked where
+            t is on the CPU).
         TypeError: as `target` and `weight`.
     """
     check_floating(prediction=prediction, x0=x0, eps=eps)
     check_same_shape(prediction=prediction, x0=x0, eps=eps)
-    dtype = _common_dtype(prediction, x0, eps)
+    if 0 in x0.shape[1:]:
+        raise ValueError(
+            f"x0 has shape {list(x0.shape)}: the mean over dims of no numbers is undefined; [B] is D = 1"
+        )
+    dtype = torch.promote_types(torch.float32, common_dtype(prediction, x0, eps))
     factor = weight(weighting, t, schedule, parameterization=parameterization)
+    check_representable(factor, dtype, f"the weight in {parameterization} space", t)
     wanted = target(parameterization, x0.to(dtype), eps.to(dtype), t, schedule)
-    error = (prediction.to(dtype) - wanted).flatten(1).square().mean(1)
+    error = (prediction.to(dtype) - wanted)[..., None].flatten(1).square().mean(1)
     return factor.to(device=error.device, dtype=dtype) * error
-
-
-def _common_dtype(*tensors: Tensor) -> torch.dtype:
-    """The widest dtype among them, at least float32."""
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return dtype
 
 
 def _named(weighting: str | Weighting) -> Weighting:

@@ -30,7 +30,13 @@ from torch import Tensor
 
 from ddpm_ref.process import posterior_coefficients
 from ddpm_ref.schedule import Schedule, check_schedule, compute_dtype, expand
-from ddpm_ref.validation import check_floating, check_name, check_same_shape, check_steps
+from ddpm_ref.validation import (
+    check_floating,
+    check_name,
+    check_representable,
+    check_same_shape,
+    check_steps,
+)
 
 Row = Callable[[Tensor, Schedule], tuple[Tensor, Tensor]]
 
@@ -95,14 +101,16 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, t: Tensor, schedule: 
         The target, in x0's shape and dtype.
 
     Raises:
-        ValueError: unknown name, shapes that differ, t outside 1 … T.
+        ValueError: unknown name, shapes that differ, t outside 1 … T, a coefficient beyond the range of the dtype.
         TypeError: a name, a schedule or a tensor of another type.
     """
     check_floating(x0=x0, eps=eps)
     check_same_shape(x0=x0, eps=eps)
     check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
-    return _combine(row(parameterization, t, schedule), x0, eps)
+    entries = row(parameterization, t, schedule)
+    _check_coefficients(entries, t, schedule, x0.dtype, parameterization)
+    return _combine(entries, x0, eps)
 
 
 def convert(
@@ -123,17 +131,30 @@ def convert(
 
     Raises:
         ValueError: unknown name, shapes that differ, t outside 1 … T, or a conversion that does not exist because
-            ᾱ_t = 0 (zero terminal SNR; checked where t is on the CPU): predict v or x0 there.
+            ᾱ_t = 0 (zero terminal SNR; checked where t is on the CPU): predict v or x0 there; or a coefficient beyond the
+            range of the dtype.
         TypeError: a name, a schedule or a tensor of another type.
     """
     check_floating(prediction=prediction, x_t=x_t)
     check_same_shape(prediction=prediction, x_t=x_t)
     check_schedule(schedule)
     check_steps(t, schedule.T, x_t.shape[0])
-    given, wanted = row(source, t, schedule), row(to, t, schedule)
+    check_name("parameterization", source, PARAMETERIZATIONS)
+    check_name("parameterization", to, PARAMETERIZATIONS)
     if source == to:
         return prediction
-    return _combine(_solve(given, wanted, t, schedule, f"{source} -> {to}"), prediction, x_t)
+    solved = _solve(source, to, t, schedule)
+    _check_coefficients(solved, t, schedule, prediction.dtype, f"{source} -> {to}")
+    return _combine(solved, prediction, x_t)
+
+
+def _check_coefficients(
+    pair: tuple[Tensor, Tensor], t: Tensor, schedule: Schedule, dtype: torch.dtype, what: str
+) -> None:
+    """Neither coefficient overflows when it is rounded to the compute dtype, which no usual schedule lets happen."""
+    if not schedule.moderate:
+        largest = torch.maximum(pair[0].abs(), pair[1].abs())
+        check_representable(largest, compute_dtype(dtype), f"a coefficient of {what}", t)
 
 
 def _combine(weights: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> Tensor:
@@ -145,28 +166,32 @@ def _combine(weights: tuple[Tensor, Tensor], first: Tensor, second: Tensor) -> T
     return total.to(first.dtype)
 
 
-def determinant(entries: tuple[Tensor, Tensor], t: Tensor, schedule: Schedule) -> Tensor:
-    """D(a, b) = a √(1−ᾱ) − b √ᾱ of eq. (1), float64 `[B]`."""
+def determinant(parameterization: str, t: Tensor, schedule: Schedule) -> Tensor:
+    """D(y) of eq. (2), float64 `[B]`: a √(1−ᾱ) − b √ᾱ without its cancellation, which for `mean` loses a small β_t."""
     signal, sigma = _roots(t, schedule)
-    return entries[0] * sigma - entries[1] * signal
+    match parameterization:
+        case "eps":
+            return -signal
+        case "x0":
+            return sigma
+        case "v":
+            return -torch.ones_like(sigma)
+        case "score":
+            return signal / sigma
+        case _:
+            return posterior_coefficients(t, schedule)[0] * sigma
 
 
-def _solve(
-    given: tuple[Tensor, Tensor],
-    wanted: tuple[Tensor, Tensor],
-    t: Tensor,
-    schedule: Schedule,
-    what: str,
-) -> tuple[Tensor, Tensor]:
+def _solve(source: str, to: str, t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     """(p, q) of eq. (1); where both rows are multiples of x_t's, z = (d/b)·y."""
-    (a, b), (c, d) = given, wanted
-    below, above = determinant(given, t, schedule), determinant(wanted, t, schedule)
+    (a, b), (c, d) = row(source, t, schedule), row(to, t, schedule)
+    below, above = determinant(source, t, schedule), determinant(to, t, schedule)
     parallel = (below == 0) & (above == 0)
     undefined = (below == 0) & (above != 0)
     if t.device.type == "cpu" and bool(undefined.any()):
         step = int(t[undefined][0])
         raise ValueError(
-            f"{what} is undefined at t = {step}, where alpha_bar = 0 (zero terminal SNR): x_t is pure noise and "
+            f"{source} -> {to} is undefined at t = {step}, where alpha_bar = 0 (zero terminal SNR): x_t is pure noise and "
             "tells nothing about x0; let the model predict v or x0"
         )
     p = torch.where(parallel, d / torch.where(parallel, b, torch.ones_like(b)), above / below)

@@ -49,11 +49,14 @@ from ddpm_ref.reverse import (
 from ddpm_ref.schedule import Schedule, check_schedule, compute_dtype, expand
 from ddpm_ref.validation import (
     check_count,
+    check_device,
     check_floating,
     check_name,
     check_number,
     check_same_shape,
+    check_shape,
     check_steps,
+    shown,
 )
 
 SAMPLERS = ("ddpm", "ddim")
@@ -234,7 +237,7 @@ def sample_steps(
     check_model(model)
     check_schedule(schedule)
     check_name("parameterization", parameterization, PARAMETERIZATIONS)
-    sizes = tuple(check_count(f"shape[{k}]", size, least=0) for k, size in enumerate(shape))
+    sizes = check_shape(shape)
     check_count("first_index", first_index, least=0)
     walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
     device, dtype = _place(model, device, dtype)
@@ -317,7 +320,9 @@ def _chosen(steps: object, T: int) -> Sequence[int]:
         return cast(Sequence[int], steps)
     count = check_count("steps", steps, least=0)
     if not 1 <= count <= T:
-        raise ValueError(f"steps = {count}; a schedule of T = {T} can be walked in 1 … {T} steps")
+        raise ValueError(
+            f"steps = {shown(count)}; a schedule of T = {T} can be walked in 1 … {T} steps"
+        )
     spaced = torch.linspace(T, 1, count, dtype=torch.float64).round().long()
     chosen: list[int] = spaced.flip(0).tolist()
     return chosen
@@ -332,4 +337,4 @@ def _place(
         device = weight.device if weight is not None else "cpu"
     if dtype is None:
         dtype = weight.dtype if weight is not None else torch.float32
-    return torch.device(device), dtype
+    return check_device(device), dtype

@@ -33,7 +33,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ddpm_ref.validation import check_step_count
+from ddpm_ref.validation import (
+    check_has_values,
+    check_indices,
+    check_number,
+    check_step_count,
+)
 
 _LARGEST_LOG_SNR = 700.0
 _LOOKUPS = (
@@ -105,20 +110,43 @@ class Schedule:
         table[2:] = self.beta[2:] * (remaining[1:-1] / remaining[2:])
         return table
 
+    @cached_property
+    def moderate(self) -> bool:
+        """β_t, 1−ᾱ_t and any ᾱ_t but 0 are at least 1e-12, so that no ratio of two of their products overflows in float32."""
+        signal = self.alpha_bar[self.alpha_bar > 0]
+        return all(
+            part.min().item() >= 1e-12
+            for part in (self.beta[1:], self.one_minus_alpha_bar[1:], signal)
+        )
+
     def lookup(self, table: str, t: Tensor) -> Tensor:
-        """Entries of one table at the steps `t` `[B]`: float64 `[B]` on t's device (moved there once)."""
+        """Entries of one table at the steps `t` `[B]`: float64 `[B]` on t's device (moved there once).
+
+        Raises:
+            ValueError: an unknown table, or a step outside 0 … T (checked where t is on the CPU).
+            TypeError: t is not an integer tensor.
+        """
         if table not in _LOOKUPS:
             raise ValueError(f"no table {table!r}; tables: {', '.join(_LOOKUPS)}")
+        check_indices("t", t)
         values: Tensor = getattr(self, table)
         if t.device.type == "cpu":
-            return values[t.long()]
+            return _entries(values, t.long(), 0)
         key = (table, t.device)
         if key not in self._on_device:
             self._on_device[key] = values.to(t.device)
         return self._on_device[key][t.long()]
 
     def original_timesteps(self, t: Tensor) -> Tensor:
-        """What the model receives: the training-time index `timesteps[t−1]`, int64 `[B]` on t's device."""
+        """What the model receives: the training-time index `timesteps[t−1]`, int64 `[B]` on t's device.
+
+        Raises:
+            ValueError: a step outside 1 … T (checked where t is on the CPU).
+            TypeError: t is not an integer tensor.
+        """
+        check_indices("t", t)
+        if t.device.type == "cpu":
+            return _entries(self.timesteps, t.long() - 1, 1)
         return self.timesteps.to(t.device)[t.long() - 1]
 
     def respaced(self, timesteps: Sequence[int] | Tensor) -> "Schedule":
@@ -147,6 +175,18 @@ class Schedule:
         return Schedule(beta, self.log_snr[edges], self.timesteps[chosen - 1])
 
 
+def _entries(table: Tensor, index: Tensor, first: int) -> Tensor:
+    """`table[index]` on the CPU; `gather` refuses the negative indices that brackets count from the end."""
+    try:
+        return table.gather(0, index)
+    except (RuntimeError, IndexError) as error:
+        worst = int(index.min() if int(index.min()) < 0 else index.max()) + first
+        raise ValueError(
+            f"t = {worst} lies outside {first} … {len(table) - 1 + first}, the steps of this table: "
+            "code that counts from the end passes T + 1 + t"
+        ) from error
+
+
 def check_schedule(schedule: object) -> None:
     """`schedule` is a `Schedule`: tables of other libraries count from 0 and are float32.
 
@@ -171,8 +211,9 @@ def schedule_from_beta(beta: Sequence[float] | Tensor) -> Schedule:
 
     Raises:
         ValueError: a value outside (0, 1), none at all, or so much noise that ᾱ underflows.
+        TypeError: not real numbers.
     """
-    table = torch.as_tensor(beta, dtype=torch.float64).detach().cpu().clone()
+    table = _table("beta", beta)
     if table.ndim != 1 or table.numel() == 0:
         raise ValueError(f"beta has shape {list(table.shape)}; pass T >= 1 values, shape [T]")
     outside = ~((table > 0) & (table < 1))
@@ -193,8 +234,9 @@ def schedule_from_log_snr(log_snr: Sequence[float] | Tensor) -> Schedule:
 
     Raises:
         ValueError: not strictly decreasing, NaN, or infinite elsewhere than −inf at the end.
+        TypeError: not real numbers.
     """
-    given = torch.as_tensor(log_snr, dtype=torch.float64).detach().cpu()
+    given = _table("log_snr", log_snr)
     if given.ndim != 1 or given.numel() == 0:
         raise ValueError(f"log_snr has shape {list(given.shape)}; pass T >= 1 values, shape [T]")
     finite = torch.isfinite(given)
@@ -236,6 +278,8 @@ def linear_schedule(T: int, beta_start: float = 1e-4, beta_end: float = 0.02) ->
         beta_end: β_T, in (0, 1).
     """
     check_step_count(T)
+    beta_start = check_number("beta_start", beta_start, 1e-4)
+    beta_end = check_number("beta_end", beta_end, 0.02)
     fraction = torch.arange(T, dtype=torch.float64) / max(T - 1, 1)
     return schedule_from_beta(beta_start * (1 - fraction) + beta_end * fraction)
 
@@ -252,7 +296,7 @@ def cosine_schedule(T: int, s: float = 0.008, max_beta: float = 0.999) -> Schedu
         max_beta: cap of β_t, in (0, 1); without it ᾱ_T would be 0.
     """
     check_step_count(T)
-    _check_cap(max_beta)
+    max_beta, s = _checked_cap(max_beta), check_number("s", s, 0.008)
     if not 0 <= s < math.inf:
         raise ValueError(
             f"s = {s}; the offset of the cosine is finite and >= 0: the usual value is 0.008"
@@ -282,7 +326,9 @@ def sigmoid_schedule(
         max_beta: cap of β_t, in (0, 1).
     """
     check_step_count(T)
-    _check_cap(max_beta)
+    max_beta = _checked_cap(max_beta)
+    start, end = check_number("start", start, -3.0), check_number("end", end, 3.0)
+    tau = check_number("tau", tau, 1.0)
     if not (-math.inf < start < end < math.inf and 0 < tau < math.inf):
         raise ValueError(
             f"start = {start}, end = {end}, tau = {tau}: the rule is start < end and tau > 0, all finite; "
@@ -383,21 +429,44 @@ def _compensated_cumsum(values: Tensor) -> Tensor:
     return torch.tensor(sums, dtype=torch.float64)
 
 
-def _check_cap(max_beta: float) -> None:
-    if not 0 < max_beta < 1:
+def _checked_cap(max_beta: float) -> float:
+    cap = check_number("max_beta", max_beta, 0.999)
+    if not 0 < cap < 1:
         raise ValueError(f"max_beta = {max_beta} lies outside (0, 1): the usual cap is 0.999")
+    return cap
+
+
+def _table(name: str, values: Sequence[float] | Tensor) -> Tensor:
+    """Numbers as a float64 tensor of its own on the CPU."""
+    try:
+        given = torch.as_tensor(values)
+        if not given.is_complex() and not given.is_meta:
+            return torch.as_tensor(values, dtype=torch.float64).detach().cpu().clone()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"{name} is a {type(values).__name__} that holds no row of real numbers; pass a list or a tensor of floats"
+        ) from error
+    raise TypeError(
+        f"{name} has dtype {given.dtype} on {given.device}; pass real numbers with values"
+    )
 
 
 def _checked_subset(timesteps: Sequence[int] | Tensor, T: int) -> Tensor:
-    chosen = torch.as_tensor(timesteps)
+    try:
+        chosen = torch.as_tensor(timesteps)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise TypeError(
+            f"timesteps is a {type(timesteps).__name__} that holds no row of step indices 1 … {T}; pass a list of ints"
+        ) from error
     if chosen.ndim != 1 or chosen.numel() == 0:
         raise ValueError(
             f"timesteps has shape {list(chosen.shape)}; pass at least one index, ending with T = {T}"
         )
-    if chosen.is_floating_point():
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
         raise TypeError(
             f"timesteps has dtype {chosen.dtype}; step indices are integers: round them first"
         )
+    check_has_values("timesteps", chosen)
     chosen = chosen.to(device="cpu", dtype=torch.int64)
     if int(chosen[0]) < 1 or int(chosen[-1]) != T or bool((chosen.diff() <= 0).any()):
         raise ValueError(

@@ -32,7 +32,7 @@ from ddpm_ref.objective import loss, weight
 from ddpm_ref.optimization import gradient_norm, scale_gradients, warmed_up
 from ddpm_ref.schedule import Schedule
 from ddpm_ref.training_state import TrainingState, content_hash, new_state, training_dtype
-from ddpm_ref.validation import check_finite, check_floating
+from ddpm_ref.validation import check_device, check_finite, check_floating
 
 if dist.is_available():
     # Its functions keep, as a default argument, the process group that exists when the module is first imported, and optimizers
@@ -93,9 +93,14 @@ def train(
 
     Raises:
         ValueError: images of a wrong shape or not finite, data that are not embedded, a batch that the processes cannot share
-            equally, a checkpoint of another run.
+            equally, a checkpoint of another run, a device that is not here, or a call inside `torch.inference_mode`.
         TypeError: integer images.
     """
+    check_device(config.device)
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "train is called inside torch.inference_mode(), whose tensors take no gradient: call it outside"
+        )
     images = embedded(config.data) if data is None else data
     _check_images(images)
     team = _Team.present()
@@ -164,9 +169,10 @@ def _steps(state: TrainingState, batches: Batches, team: _Team) -> Iterator[Step
     share = config.batch_size // team.size
     while state.step < config.steps:
         batch = batches.draw(state.step + 1, team.rank * share, share)
-        losses = losses_of(_predict(network, batch, config), batch)
-        state.optimizer.zero_grad()
-        losses.mean().backward()
+        with torch.enable_grad():  # the caller may stand in `no_grad`
+            losses = losses_of(_predict(network, batch, config), batch)
+            state.optimizer.zero_grad()
+            losses.mean().backward()
         step = _finish(state, team.gather(losses.detach()), team.gather(batch.t))
         yield step
         if step.diverged:

@@ -67,6 +67,7 @@ from ddpm_ref.validation import check_count
 
 _PILOT_SHARE = 0.08
 _SMALLEST = 32  # a pilot of 12 and two replicates of 10
+_LARGEST = 1 << 31
 _MAIN_STEP = 1 << 31  # noise that `elbo` does not use: its steps are far below
 
 
@@ -147,7 +148,7 @@ def estimate_elbo(
         model: as in `elbo`.
         data: the finite data set `[N, *dims]`, whose mean bound is wanted; `[N]` means D = 1.
         schedule: T steps.
-        evaluations: the budget; one evaluation is one network output for one sample. At least 32; four or
+        evaluations: the budget; one evaluation is one network output for one sample. 32 … 2³¹; four or
             more per example are useful.
         parameterization: as in `elbo`, like the following.
         variance: `posterior`, `beta` or a `[T+1]` table.
@@ -164,7 +165,7 @@ def estimate_elbo(
         interval are then NaN.
 
     Raises:
-        ValueError: as `elbo`, whichever steps and examples are drawn, or a budget below 32.
+        ValueError: as `elbo`, whichever steps and examples are drawn, or a budget outside 32 … 2³¹.
     """
     check_data("data", data)
     _check_budget(evaluations, len(data), draws, batch_size)
@@ -319,7 +320,7 @@ class _Survey:
 
 
 def _check_budget(evaluations: int, size: int, draws: int, batch_size: int) -> None:
-    check_count("evaluations", evaluations, least=_SMALLEST)
+    check_count("evaluations", evaluations, least=_SMALLEST, most=_LARGEST)
     if size == 0:
         raise ValueError("data holds no example: a mean over nothing is undefined")
     check_count("draws", draws)

@@ -35,7 +35,7 @@ from torch import Tensor
 from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, unavailable
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_floating, check_steps
+from ddpm_ref.validation import check_batched, check_floating, check_steps
 
 __all__ = ["fast_normal", "fused_q_sample", "q_sample_providers"]
 
@@ -69,6 +69,7 @@ def fused_q_sample(
         TypeError: integer images, a floating-point t, or a schedule that is no `Schedule`.
     """
     check_floating(x0=x0)
+    check_batched("x0", x0)
     check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     if t.device != x0.device:
