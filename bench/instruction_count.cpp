@@ -13,7 +13,7 @@ int main(int count, char** words) {
   const int variant = std::atoi(words[2]);
   const auto zeros = [size] { return static_cast<float*>(std::calloc(size, sizeof(float))); };  // not counted: fresh pages
   const float signal = 0.6f, noise = 0.8f;
-  DdpmTask task = {zeros(), &signal, &noise, zeros(), zeros(), 1, size, 7, 0, 3, 0, kFloat32, 1};
+  DdpmTask task = {zeros(), &signal, &noise, zeros(), zeros(), 1, size, 7, 0, 3, 0, kFloat32, 1, 0};
   ddpm_run(&task, variant);
   std::printf("%s\n", ddpm_variant(variant));
 }

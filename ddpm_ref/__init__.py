@@ -30,8 +30,8 @@ from ddpm_ref.config import TrainConfig
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
 from ddpm_ref.estimator import ElboEstimate, estimate_elbo
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
-from ddpm_ref.kernels import fused_q_sample, q_sample_providers
-from ddpm_ref.network import NETWORKS, ArticleDenoiser, UNet
+from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
+from ddpm_ref.network import MLP, NETWORKS, ArticleDenoiser, DDPMUNet, LowRank, UNet
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.objective import WEIGHTINGS, Weighting, loss, min_snr, p2, weight
 from ddpm_ref.oracle import (
@@ -45,7 +45,7 @@ from ddpm_ref.oracle import (
     wiener_gain,
 )
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert, target
-from ddpm_ref.process import q_posterior, q_sample
+from ddpm_ref.process import q_posterior
 from ddpm_ref.sampler import sample
 from ddpm_ref.schedule import (
     SCHEDULES,
@@ -75,16 +75,19 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "MLP",
     "NETWORKS",
     "PARAMETERIZATIONS",
     "SCHEDULES",
     "WEIGHTINGS",
     "ArticleDenoiser",
+    "DDPMUNet",
     "ElboEstimate",
     "ElboTerms",
     "EmpiricalOracle",
     "Gaussian",
     "GaussianOracle",
+    "LowRank",
     "MixtureOracle",
     "NoiseStream",
     "Schedule",

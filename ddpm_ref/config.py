@@ -13,18 +13,16 @@ and the options of a name are the arguments of its constructor, so that nothing 
 
 import dataclasses
 import inspect
-import json
 import math
-import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
 from ddpm_ref.kernels.providers import PROVIDERS
-from ddpm_ref.network import NETWORKS
+from ddpm_ref.network import FOREIGN, NETWORKS, SKIPS, LearnedSkip, Preconditioned
+from ddpm_ref.network.foreign import built, file_factory, is_file_factory
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.objective import WEIGHTINGS, Weighting, min_snr, p2, weight
 from ddpm_ref.parameterization import PARAMETERIZATIONS
@@ -34,14 +32,19 @@ from ddpm_ref.schedule import (
     rescale_to_zero_terminal_snr,
     schedule_from_log_snr,
 )
+from ddpm_ref.toml import parse_toml, to_toml
 from ddpm_ref.validation import unknown_name
 
-Option: TypeAlias = "bool | int | float | str | tuple[int, ...] | tuple[float, ...]"
+__all__ = ["TRAINING_SCHEDULES", "TrainConfig", "log_snr_schedule", "parse_toml"]
+
+Option: TypeAlias = (
+    "bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
+)
 Options: TypeAlias = Mapping[str, Option]
 
 PRECISIONS = ("float32", "bfloat16", "float64")
 TIMESTEPS = ("uniform", "low-discrepancy")
-_SUPPLIED = frozenset({"T", "channels", "steps"})
+_SUPPLIED = frozenset({"T", "channels", "shape", "steps", "outputs", "inner", "schedule"})
 _WEIGHTING_MAKERS: dict[str, Callable[..., Weighting]] = {"min_snr": min_snr, "p2": p2}
 _LEAST = {
     "T": 1,
@@ -53,7 +56,6 @@ _LEAST = {
     "warmup_steps": 0,
     "clip_factor": 1.0,
 }
-_TOML_HINT = "write KEY = VALUE, text in quotes, tables as [weighting_options]"
 _BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "clip_decay")
 
 
@@ -88,7 +90,10 @@ class TrainConfig:
         weighting: name in `WEIGHTINGS`; `min_snr` and `p2` take `weighting_options`.
         normalize_weights: divide the weights by their mean over t = 1 … T (in the space of the prediction), so that
             the weighting does not set the size of the loss.
-        network: name in `NETWORKS`; `network_options` are its other arguments.
+        network: name in `NETWORKS` or `FOREIGN`, or `FILE.py:FACTORY`, which **runs that file** when the network is made;
+            `network_options` are its other arguments.
+        skip: `none`; `learned`, a scalar c(t) times x_t is added to the output; or `edm`, EDM's preconditioning of an `x0` output
+            (`ddpm_ref.network.output`), with `skip_options`.
         steps: optimizer steps.
         batch_size: images per step over all processes together.
         learning_rate: of AdamW, reached after the warm-up.
@@ -106,6 +111,7 @@ class TrainConfig:
         schedule_options: see `schedule`.
         weighting_options: see `weighting`.
         network_options: see `network`.
+        skip_options: see `skip`.
 
     Raises:
         ValueError: unknown names, options that the chosen name does not have, values out of range.
@@ -121,6 +127,7 @@ class TrainConfig:
     weighting: str = "simple"
     normalize_weights: bool = False
     network: str = "unet"
+    skip: str = "none"
     steps: int = 2000
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -138,6 +145,7 @@ class TrainConfig:
     schedule_options: Options = field(default_factory=dict)
     weighting_options: Options = field(default_factory=dict)
     network_options: Options = field(default_factory=dict)
+    skip_options: Options = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
@@ -151,6 +159,11 @@ class TrainConfig:
     def _check_by_making(self) -> None:
         """Let what the configuration describes refuse what it cannot be made of, weights at ᾱ_T = 0 included."""
         NoiseStream(self.seed)
+        if self.skip == "edm" and self.parameterization != "x0":
+            raise ValueError(
+                f"skip = 'edm' with parameterization = {self.parameterization!r}: EDM's preconditioning predicts x0; "
+                'set parameterization = "x0"'
+            )
         schedule = self.make_schedule()
         last = torch.tensor([schedule.T])
         weight(self.make_weighting(), last, schedule, parameterization=self.parameterization)
@@ -172,21 +185,40 @@ class TrainConfig:
             return WEIGHTINGS[self.weighting]
         return _WEIGHTING_MAKERS[self.weighting](**self.weighting_options)
 
-    def make_network(self, channels: int) -> torch.nn.Module:
-        """The network for images of `channels` channels, with PyTorch's own initial weights."""
-        make = NETWORKS[self.network]
-        return make(channels=channels, steps=self.T, **self.network_options)
+    def make_network(self, shape: Sequence[int] | int) -> torch.nn.Module:
+        """The network for examples of a shape, (C, H, W) or (D,), with PyTorch's own initial weights.
+
+        Args:
+            shape: dims of one example; a number of channels alone serves the networks that need nothing more.
+
+        Raises:
+            ValueError: options that no network can be made of, or a `FILE.py:FACTORY` that is not there.
+        """
+        known = (shape,) if isinstance(shape, int) else tuple(shape)
+        supplied: dict[str, object] = {"channels": known[0], "steps": self.T, "outputs": known[0]}
+        if not isinstance(shape, int):
+            supplied["shape"] = known
+        network = built(self._network_maker(), supplied, self.network_options)
+        if self.skip == "learned":
+            return LearnedSkip(network, self.T)
+        if self.skip == "edm":
+            sigma_data = self.skip_options.get("sigma_data", 0.5)
+            return Preconditioned(network, self.make_schedule(), cast(float, sigma_data))
+        return network
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether making the network runs a file of the user's."""
+        return is_file_factory(self.network)
+
+    def _network_maker(self) -> Callable[..., torch.nn.Module]:
+        if self.runs_code:
+            return file_factory(self.network)
+        return {**NETWORKS, **FOREIGN}[self.network]
 
     def to_toml(self) -> str:
         """The configuration as TOML; `from_toml` reads it back unchanged."""
-        entries = dataclasses.asdict(self)
-        tables = {name: value for name, value in entries.items() if isinstance(value, dict)}
-        lines = [f"{name} = {_literal(entries[name])}" for name in entries if name not in tables]
-        for name, table in tables.items():
-            if table:
-                lines += ["", f"[{name}]"]
-                lines += [f"{_key(key)} = {_literal(value)}" for key, value in table.items()]
-        return "\n".join(lines) + "\n"
+        return to_toml(dataclasses.asdict(self))
 
     @classmethod
     def from_toml(cls, text: str) -> "TrainConfig":
@@ -206,32 +238,6 @@ class TrainConfig:
             if name not in known:
                 raise unknown_name("configuration key", name, known)
         return cls(**entries)
-
-
-def parse_toml(text: str) -> dict[str, Any]:
-    """The table that `text` holds.
-
-    Raises:
-        ValueError: not TOML; the message has the number of the line, the line and the cause.
-        TypeError: not a str.
-    """
-    if not isinstance(text, str):
-        raise TypeError(
-            f"a configuration is a {type(text).__name__}; pass its text as a str: path.read_text()"
-        )
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"this is not TOML: {_pointed(text, str(error))}; {_TOML_HINT}") from error
-
-
-def _pointed(text: str, cause: str) -> str:
-    """What the parser says with the line that it means, which it calls the end of the document for the last."""
-    lines = text.rstrip().splitlines() or [""]
-    found = re.search(r"at line (\d+)", cause)
-    number = min(int(found[1]), len(lines)) if found else len(lines)
-    where = cause if found else f"{cause.removesuffix('(at end of document)')}(at line {number})"
-    return f"{where}: {lines[number - 1].strip()!r}"
 
 
 def _typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:
@@ -258,7 +264,8 @@ def _check_names(config: TrainConfig) -> None:
         "schedule": tuple(TRAINING_SCHEDULES),
         "parameterization": tuple(PARAMETERIZATIONS),
         "weighting": tuple(WEIGHTINGS),
-        "network": tuple(NETWORKS),
+        "network": (*NETWORKS, *FOREIGN, *((config.network,) if config.runs_code else ())),
+        "skip": SKIPS,
         "timesteps": TIMESTEPS,
         "precision": PRECISIONS,
         "provider": (*PROVIDERS, "auto"),
@@ -283,7 +290,8 @@ def _constructors(config: TrainConfig) -> dict[str, Callable[..., Any] | None]:
     return {
         "schedule": TRAINING_SCHEDULES[config.schedule],
         "weighting": _WEIGHTING_MAKERS.get(config.weighting),
-        "network": NETWORKS[config.network],
+        "skip": Preconditioned if config.skip == "edm" else None,
+        **({} if config.runs_code else {"network": {**NETWORKS, **FOREIGN}[config.network]}),
     }
 
 
@@ -292,18 +300,3 @@ def _check_options(config: TrainConfig, what: str, constructor: Callable[..., An
     for option in getattr(config, f"{what}_options"):
         if option not in known:
             raise unknown_name(f"option of {what} {getattr(config, what)!r}", option, known)
-
-
-def _key(name: str) -> str:
-    return name if name.isidentifier() and name.isascii() else _literal(name)
-
-
-def _literal(value: object) -> str:
-    """One value in TOML. JSON strings are TOML strings, except for an unescaped DEL."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_literal(item) for item in value) + "]"
-    return repr(value)

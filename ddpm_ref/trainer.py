@@ -88,7 +88,7 @@ def train(
 
     Args:
         config: the choices.
-        data: images `[N, C, H, W]`, floating point; None = the embedded data set that `config.data` names.
+        data: images `[N, C, H, W]` or vectors `[N, D]`, floating point; None = the embedded data set that `config.data` names.
         resume: continue this run up to `config.steps`, bit for bit as if it had not stopped; its state moves on with it.
 
     Raises:
@@ -216,10 +216,9 @@ def _finish(state: TrainingState, losses: Tensor, t: Tensor) -> Step:
 
 
 def _state(config: TrainConfig, images: Tensor, resume: Checkpoint | None) -> TrainingState:
-    channels, height, width = images.shape[1:]
     digest = content_hash(images)
     if resume is None:
-        return new_state(config, (channels, height, width), digest)
+        return new_state(config, tuple(images.shape[1:]), digest)
     check_same_run(resume.config, config)
     if resume.state.data_sha256 != digest:
         raise ValueError(
@@ -236,9 +235,9 @@ def _state(config: TrainConfig, images: Tensor, resume: Checkpoint | None) -> Tr
 
 def _check_images(images: Tensor) -> None:
     check_floating(data=images)
-    if images.ndim != 4 or images.shape[0] == 0:
+    if images.ndim not in (2, 4) or 0 in images.shape:
         raise ValueError(
-            f"data has shape {list(images.shape)}; pass at least one image, [N, C, H, W]: "
-            "for vectors [N, D] use data.reshape(N, D, 1, 1) and a network without halvings"
+            f"data has shape {list(images.shape)}; pass at least one image, [N, C, H, W], or one vector, [N, D]: "
+            "for a single image use data[None]"
         )
     check_finite(data=images)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ddpm_ref.config import TrainConfig
-from ddpm_ref.network import initialize
+from ddpm_ref.network import NETWORKS, initialize
+from ddpm_ref.network.foreign import seeded
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.optimization import RunningNorm, averaged_model
 from ddpm_ref.schedule import Schedule
@@ -26,7 +27,7 @@ class TrainingState:
     Attributes:
         config: the choices.
         schedule: the noise schedule.
-        shape: of one image, (C, H, W).
+        shape: of one example, (C, H, W) or (D,).
         data_sha256: of the training images, so that a run is not continued on others.
         network: the weights being trained.
         ema: their average; `ema.module` is the network to evaluate.
@@ -37,7 +38,7 @@ class TrainingState:
 
     config: TrainConfig
     schedule: Schedule
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     data_sha256: str
     network: nn.Module
     ema: AveragedModel
@@ -56,16 +57,17 @@ def training_dtype(config: TrainConfig) -> torch.dtype:
     return torch.float64 if config.precision == "float64" else torch.float32
 
 
-def new_state(config: TrainConfig, shape: tuple[int, int, int], data_sha256: str) -> TrainingState:
+def new_state(config: TrainConfig, shape: tuple[int, ...], data_sha256: str) -> TrainingState:
     """The state before the first step; its weights depend on the seed and the network's structure only.
 
     Args:
         config: the choices.
-        shape: of one image, (C, H, W).
+        shape: of one example, (C, H, W) or (D,).
         data_sha256: of the training images.
     """
-    network = config.make_network(channels=shape[0])
-    initialize(network, NoiseStream(config.seed))
+    network = seeded(lambda: config.make_network(shape), config.seed)
+    if config.network in NETWORKS:
+        initialize(network, NoiseStream(config.seed))
     network = network.to(device=config.device, dtype=training_dtype(config)).train()
     return TrainingState(
         config=config,

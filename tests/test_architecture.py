@@ -24,6 +24,7 @@ ORDER = (
     "data",
     "network",
     "optimization",
+    "toml",
     "config",
     "training_state",
     "checkpoint",

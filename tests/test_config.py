@@ -94,7 +94,7 @@ def test_options_reach_their_constructors():
     assert floor.item() == pytest.approx(math.log(3.5), rel=1e-12)
     assert schedule.T == 37
     assert schedule.log_snr[-1] == -math.inf
-    assert FULL.make_network(channels=3)(torch.zeros(1, 3, 4, 4), t).shape == (1, 3, 4, 4)
+    assert FULL.make_network(3)(torch.zeros(1, 3, 4, 4), t).shape == (1, 3, 4, 4)
 
 
 def test_every_named_schedule_can_be_made():

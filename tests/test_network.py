@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm_ref.config import TrainConfig
 from ddpm_ref.network import (
     NETWORKS,
     ArticleDenoiser,
@@ -16,8 +17,10 @@ from ddpm_ref.network import (
     initialize,
     time_embedding,
 )
+from ddpm_ref.network.layers import groups
 from ddpm_ref.noise import NoiseStream
 
+BUILT = [name for name in NETWORKS if name == "ddpm-small" or not name.startswith("ddpm-")]
 SMALL = {"base": 6, "multipliers": (1, 2), "attention": (1,)}
 
 
@@ -29,25 +32,30 @@ def awakened(network: nn.Module) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+def build(name: str, shape: tuple[int, ...], **choices) -> nn.Module:
+    """As a configuration does, which hands over what a network has arguments for."""
+    return TrainConfig(network=name, T=11, **choices).make_network(shape)
+
+
+@pytest.mark.parametrize("name", BUILT)
 @pytest.mark.parametrize("shape", [(3, 1, 8, 8), (1, 2, 4, 12), (0, 1, 8, 8)], ids=str)
 def test_every_network_answers_in_the_shape_of_its_input(name, shape):
-    network = NETWORKS[name](channels=shape[1], steps=11)
+    network = build(name, shape[1:])
     t = torch.full((shape[0],), 11)
     assert network(torch.zeros(shape), t).shape == shape
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BUILT)
 def test_the_first_prediction_is_zero(name):
-    network = NETWORKS[name](channels=2, steps=11)
+    network = build(name, (2, 8, 8))
     initialize(network, NoiseStream(5))
     assert not network(torch.randn(3, 2, 8, 8), torch.tensor([1, 5, 11])).any()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BUILT)
 def test_a_row_does_not_depend_on_the_other_rows(name):
     # B = C = H = W would hide a broadcast over the wrong dimension, so use exactly that.
-    network = awakened(NETWORKS[name](channels=8, steps=11)).double()
+    network = awakened(build(name, (8, 8, 8))).double()
     x, t = torch.randn(8, 8, 8, 8, dtype=torch.float64), torch.arange(1, 9)
     together = network(x, t)
     alone = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(8)])
@@ -60,6 +68,14 @@ def test_the_unet_reads_t_and_the_articles_network_does_not():
     assert not torch.allclose(awakened(UNet(**SMALL))(x, early), awakened(UNet(**SMALL))(x, late))
     for blind in (awakened(ArticleDenoiser(hidden=5)), awakened(UNet(**SMALL, time_input=False))):
         assert torch.equal(blind(x, early), blind(x, late))
+
+
+@pytest.mark.parametrize("features", [1, 2, 6, 8, 16, 17])
+def test_no_normalization_erases_what_t_adds(features):
+    """A constant added to each feature map differs by feature, and still does after the normalization (if there are two)."""
+    x, added = torch.randn(1, features, 4, 4), torch.randn(1, features, 1, 1)
+    norm = nn.GroupNorm(groups(features), features)
+    assert torch.allclose(norm(x), norm(x + added), atol=1e-3) == (features == 1)
 
 
 def test_the_unet_without_time_input_has_the_same_weights_and_does_not_read_t():

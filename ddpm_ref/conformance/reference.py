@@ -17,13 +17,13 @@ from ddpm_ref.conformance.implementation import Bound, Implementation, Model, No
 from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
-from ddpm_ref.kernels import fused_q_sample
+from ddpm_ref.kernels import fused_q_sample, q_sample
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.objective import loss, weight
 from ddpm_ref.optimization import averaged_model, ema_decay
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
 from ddpm_ref.parameterization import convert, target
-from ddpm_ref.process import q_posterior, q_sample
+from ddpm_ref.process import q_posterior
 from ddpm_ref.reverse import reverse_variance, sum_dims
 from ddpm_ref.sampler import SamplerRule, sample, step
 from ddpm_ref.schedule import (

@@ -1,4 +1,4 @@
-r"""Noise and x_t in one pass: `fused_q_sample` and its providers.
+r"""Noise and x_t in one pass: `fused_q_sample` and its providers; `q_sample` where the noise is there already.
 
 In a training step the noise is drawn and x_t formed before the network sees anything:
 
@@ -26,18 +26,19 @@ interleaved, because one alone waits for its own results, and sixteen registers 
 multiply-add, which would change the bits, a number costs about 7 % more. float64 goes through SIMD that the compiler makes and
 costs six times as much, or more.
 
-**Memory.** A fresh output costs a page fault every 4 KiB, more time than the noise: `native` asks for 2 MiB pages (a hint) from 4 MiB on.
-Stores past the cache were tried and are slower.
+**Memory.** A fresh output costs a page fault every 4 KiB, more time than the noise: `native` asks for 2 MiB pages (a hint) from 4 MiB on,
+and `out=` writes into memory that is there already, as a training loop has it. Stores past the cache were tried and are slower.
 """
 
+import torch
 from torch import Tensor
 
-from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, unavailable
+from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, formed, unavailable
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_batched, check_floating, check_steps
+from ddpm_ref.validation import check_batched, check_floating, check_same_shape, check_steps
 
-__all__ = ["fast_normal", "fused_q_sample", "q_sample_providers"]
+__all__ = ["fast_normal", "fused_q_sample", "q_sample", "q_sample_providers"]
 
 
 def fused_q_sample(
@@ -49,6 +50,7 @@ def fused_q_sample(
     step: int,
     first_index: int = 0,
     provider: str = "auto",
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Draw the noise and form x_t, eq. (1): what `stream.normal` and `q_sample` give, bit for bit.
 
@@ -60,13 +62,15 @@ def fused_q_sample(
         step: which noise of the stream, 0 … 2³²−1: the training step.
         first_index: global index of row 0: a batch may be split.
         provider: `auto`, or a name of `q_sample_providers()`.
+        out: (x_t, eps) to write into: contiguous, in x0's shape, dtype and device, sharing memory with nothing here. None = new ones.
 
     Returns:
-        (x_t, eps), both in x0's shape, dtype and device. x_t is differentiable in x0.
+        (x_t, eps), both in x0's shape, dtype and device. x_t is differentiable in x0, except with `out`.
 
     Raises:
-        ValueError: t, step or index out of range; a provider that is unknown, unavailable, or not for x0's device.
-        TypeError: integer images, a floating-point t, or a schedule that is no `Schedule`.
+        ValueError: t, step or index out of range; a provider that is unknown, unavailable, or not for x0's device; an
+            `out` of another shape or device, not contiguous, or overlapping; an x0 that wants a gradient, with `out`.
+        TypeError: integer images, a floating-point t, a schedule that is not a `Schedule`, or an `out` of another dtype.
     """
     check_floating(x0=x0)
     check_batched("x0", x0)
@@ -75,7 +79,77 @@ def fused_q_sample(
     if t.device != x0.device:
         raise ValueError(f"t is on {t.device} but x0 is on {x0.device}: pass t.to(x0.device)")
     chosen = checked_provider(provider, x0.device.type)
-    return chosen.run(x0, t, schedule, stream, step=step, first_index=first_index)
+    if out is not None:
+        _check_out(x0, out)
+    return chosen.run(x0, t, schedule, stream, step=step, first_index=first_index, out=out)
+
+
+def q_sample(x0: Tensor, t: Tensor, schedule: Schedule, noise: Tensor) -> Tensor:
+    """x_t = √ᾱ_t x0 + √(1−ᾱ_t) noise, Ho et al. 2020 eq. 4: the bits of `ddpm_ref.process.q_sample` in one pass over memory.
+
+    The `native` kernel does it where it works, x0 and noise are contiguous on the CPU and no gradient is asked for; else the definition.
+
+    Args:
+        x0: data `[B, *dims]`, floating point.
+        t: steps 1 … T, integer `[B]`.
+        schedule: the noise schedule.
+        noise: ε, in x0's shape and device.
+
+    Returns:
+        x_t, in x0's shape, dtype and device.
+
+    Raises:
+        ValueError: shapes or devices differ, or t outside 1 … T.
+        TypeError: integer images, a floating-point t, or a schedule that is not a `Schedule`.
+    """
+    check_floating(x0=x0, noise=noise)
+    check_same_shape(x0=x0, noise=noise)
+    check_batched("x0", x0)
+    check_schedule(schedule)
+    check_steps(t, schedule.T, x0.shape[0])
+    return formed(x0, t, schedule, noise)
+
+
+def _check_out(x0: Tensor, out: tuple[Tensor, Tensor]) -> None:
+    if not (isinstance(out, tuple) and len(out) == 2):
+        raise TypeError(f"out is a {type(out).__name__}; pass the pair of tensors (x_t, eps)")
+    x_t, eps = out
+    check_floating(x_t=x_t, eps=eps)
+    check_same_shape(x0=x0, x_t=x_t, eps=eps)
+    for name, place in (("x_t", x_t), ("eps", eps)):
+        if place.dtype != x0.dtype:
+            raise TypeError(
+                f"out: {name} has dtype {place.dtype} but x0 has {x0.dtype}: make it with torch.empty_like(x0)"
+            )
+        if not place.is_contiguous():
+            raise ValueError(
+                f"out: {name} is not contiguous (strides {place.stride()}): make it with "
+                "torch.empty(x0.shape, dtype=x0.dtype, device=x0.device)"
+            )
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (x0, x_t, eps)):
+        raise ValueError(
+            "out: results that are written in place have no gradient: leave out=… away, or work under torch.no_grad()"
+        )
+    if not torch.compiler.is_compiling():
+        _check_apart(x0=x0, x_t=x_t, eps=eps)
+
+
+def _check_apart(**tensors: Tensor) -> None:
+    """No two of them share memory; strided tensors count from their first to their last element."""
+    spans = {name: _span(tensor) for name, tensor in tensors.items() if tensor.numel()}
+    for first, (begin, end) in spans.items():
+        for second, (other_begin, other_end) in spans.items():
+            if first < second and begin < other_end and other_begin < end:
+                raise ValueError(
+                    f"out: {first} and {second} share memory: pass tensors of their own, such as torch.empty_like(x0)"
+                )
+
+
+def _span(tensor: Tensor) -> tuple[int, int]:
+    """Addresses from the first to past the last element."""
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    begin = tensor.data_ptr()
+    return begin, begin + (last + 1) * tensor.element_size()
 
 
 def q_sample_providers() -> dict[str, str | None]:

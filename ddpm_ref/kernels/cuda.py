@@ -84,10 +84,11 @@ def q_sample(
     *,
     step: int,
     first_index: int,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(x_t, eps) for coefficients `[B]` in the compute dtype; one pass over memory."""
+    """(x_t, eps) for coefficients `[B]` in the compute dtype, new or in `out`; one pass over memory."""
     x0, signal, noise = x0.contiguous(), signal.contiguous(), noise.contiguous()
-    outputs = torch.empty_like(x0), torch.empty_like(x0)
+    outputs = (torch.empty_like(x0), torch.empty_like(x0)) if out is None else out
     _run(q_sample_task(stream, x0, signal, noise, outputs, step, first_index, threads=0), x0)
     return outputs
 

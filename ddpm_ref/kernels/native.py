@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.kernels.build import BuildError, Recipe, load
-from ddpm_ref.kernels.task import Task, noise_task, q_sample_task
+from ddpm_ref.kernels.task import Task, form_task, noise_task, q_sample_task
 from ddpm_ref.noise import NoiseStream, Use
 
 _AVX2 = ("-mavx2", "-mf16c")
@@ -97,17 +97,27 @@ def q_sample(
     *,
     step: int,
     first_index: int,
+    out: tuple[Tensor, Tensor] | None = None,
     variant: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """(x_t, eps) for coefficients `[B]` in the compute dtype; one pass over memory."""
+    """(x_t, eps) for coefficients `[B]` in the compute dtype, new or in `out`; one pass over memory."""
     x0, signal, noise = x0.contiguous(), signal.contiguous(), noise.contiguous()
-    outputs = torch.empty_like(x0), torch.empty_like(x0)
+    outputs = (torch.empty_like(x0), torch.empty_like(x0)) if out is None else out
     task = q_sample_task(
         stream, x0, signal, noise, outputs, step, first_index, threads=_threads(x0)
     )
     if x0.numel():
         _loaded().ddpm_run(task, variant)
     return outputs
+
+
+def form(x0: Tensor, signal: Tensor, noise: Tensor, eps: Tensor, *, variant: int = 0) -> Tensor:
+    """x_t = signal · x0 + noise · eps from noise that is given, in one pass; `signal` and `noise` as for `q_sample`."""
+    x0, signal, noise, eps = (x.contiguous() for x in (x0, signal, noise, eps))
+    x_t = torch.empty_like(x0)
+    if x0.numel():
+        _loaded().ddpm_run(form_task(x0, signal, noise, eps, x_t, _threads(x0)), variant)
+    return x_t
 
 
 def _threads(tensor: Tensor) -> int:

@@ -60,6 +60,55 @@ def _derivative(ctx: Any, x_t: Tensor, eps: Tensor) -> tuple[Tensor | None, ...]
 fused.register_autograd(_derivative, setup_context=_keep)
 
 
+@torch.library.custom_op(
+    "ddpm_ref::fused_q_sample_out", mutates_args=("x_t", "eps"), device_types="cpu"
+)
+def fused_out(
+    x0: Tensor,
+    signal: Tensor,
+    noise: Tensor,
+    x_t: Tensor,
+    eps: Tensor,
+    seed: int,
+    step: int,
+    first_index: int,
+) -> None:
+    """`fused` into memory that is there already; no derivative."""
+    native.q_sample(
+        x0, signal, noise, NoiseStream(seed), step=step, first_index=first_index, out=(x_t, eps)
+    )
+
+
+@fused_out.register_kernel("cuda")
+def _fused_out_cuda(
+    x0: Tensor,
+    signal: Tensor,
+    noise: Tensor,
+    x_t: Tensor,
+    eps: Tensor,
+    seed: int,
+    step: int,
+    first_index: int,
+) -> None:
+    cuda.q_sample(
+        x0, signal, noise, NoiseStream(seed), step=step, first_index=first_index, out=(x_t, eps)
+    )
+
+
+@fused_out.register_fake
+def _fused_out_shapes(
+    x0: Tensor,
+    signal: Tensor,
+    noise: Tensor,
+    x_t: Tensor,
+    eps: Tensor,
+    seed: int,
+    step: int,
+    first_index: int,
+) -> None:
+    """Nothing is returned."""
+
+
 @torch.library.custom_op("ddpm_ref::normal", mutates_args=(), device_types="cpu")
 def normal(
     like: Tensor, shape: list[int], seed: int, step: int, first_index: int, use: int

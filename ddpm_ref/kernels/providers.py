@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ddpm_ref.kernels import cuda, native, operator
+from ddpm_ref.kernels.task import TYPES
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.process import q_sample
 from ddpm_ref.schedule import Schedule, compute_dtype, expand
@@ -32,6 +33,7 @@ class FusedQSample(Protocol):
         *,
         step: int,
         first_index: int,
+        out: Pair | None,
     ) -> Pair:
         """See `ddpm_ref.kernels.fused_q_sample`."""
 
@@ -129,38 +131,95 @@ def coefficients(t: Tensor, schedule: Schedule, dtype: torch.dtype) -> Pair:
 
 
 def _eager(
-    x0: Tensor, t: Tensor, schedule: Schedule, stream: NoiseStream, *, step: int, first_index: int
+    x0: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    stream: NoiseStream,
+    *,
+    step: int,
+    first_index: int,
+    out: Pair | None,
 ) -> Pair:
     """The definition."""
     eps = stream.normal(
         x0.shape, step=step, first_index=first_index, device=x0.device, dtype=x0.dtype
     )
-    return q_sample(x0, t, schedule, eps), eps
+    return _delivered((q_sample(x0, t, schedule, eps), eps), out)
+
+
+def _delivered(pair: Pair, out: Pair | None) -> Pair:
+    """The pair, or `out` holding it."""
+    if out is None:
+        return pair
+    for place, value in zip(out, pair, strict=True):
+        place.copy_(value)
+    return out
 
 
 def _compiled(
-    x0: Tensor, t: Tensor, schedule: Schedule, stream: NoiseStream, *, step: int, first_index: int
+    x0: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    stream: NoiseStream,
+    *,
+    step: int,
+    first_index: int,
+    out: Pair | None,
 ) -> Pair:
     """The fastest noise there is, then torch.compile of the affine map."""
     eps = fast_normal(
         stream, x0.shape, step=step, first_index=first_index, device=x0.device, dtype=x0.dtype
     )
     if x0.device.type != "cpu" and x0.dtype == torch.float64:
-        return q_sample(x0, t, schedule, eps), eps
+        return _delivered((q_sample(x0, t, schedule, eps), eps), out)
     signal, noise = coefficients(t, schedule, x0.dtype)
-    return _compiled_affine()(x0, signal, noise, eps), eps
+    return _delivered((_compiled_affine()(x0, signal, noise, eps), eps), out)
 
 
 def _kernel(
-    x0: Tensor, t: Tensor, schedule: Schedule, stream: NoiseStream, *, step: int, first_index: int
+    x0: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    stream: NoiseStream,
+    *,
+    step: int,
+    first_index: int,
+    out: Pair | None,
 ) -> Pair:
     """One pass over memory; the operator picks the device, and is passed by where nothing needs it (half the overhead)."""
     signal, noise = coefficients(t, schedule, x0.dtype)
     if torch.compiler.is_compiling() or x0.requires_grad or type(x0) is not Tensor:
+        if out is not None:
+            operator.fused_out(x0, signal, noise, *out, stream.seed, step, first_index)
+            return out
         x_t, eps = operator.fused(x0, signal, noise, stream.seed, step, first_index)
         return x_t, eps
     direct = cuda.q_sample if x0.is_cuda else native.q_sample
-    return direct(x0, signal, noise, stream, step=step, first_index=first_index)
+    return direct(x0, signal, noise, stream, step=step, first_index=first_index, out=out)
+
+
+def formed(x0: Tensor, t: Tensor, schedule: Schedule, eps: Tensor) -> Tensor:
+    """`q_sample` of checked arguments: the kernel where it works and nothing else is asked of the tensors, else the definition."""
+    if not _plain(x0, eps) or unavailable("native"):
+        return q_sample(x0, t, schedule, eps)
+    return native.form(x0, *coefficients(t, schedule, x0.dtype), eps)
+
+
+def _plain(x0: Tensor, eps: Tensor) -> bool:
+    """Whether both are contiguous memory of one kernel's dtype on the CPU, and no derivative, trace or transform is watching."""
+    if torch.compiler.is_compiling() or x0.dtype != eps.dtype or x0.dtype not in TYPES:
+        return False
+    if torch.is_grad_enabled() and (x0.requires_grad or eps.requires_grad):
+        return False
+    if torch.autograd.forward_ad._current_level >= 0:
+        return False
+    return all(
+        x.device.type == "cpu"
+        and x.is_contiguous()
+        and type(x) in (Tensor, torch.nn.Parameter)
+        and not torch._C._functorch.is_functorch_wrapped_tensor(x)
+        for x in (x0, eps)
+    )
 
 
 @functools.cache

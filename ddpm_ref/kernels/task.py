@@ -28,6 +28,7 @@ class Task(ctypes.Structure):
         ("use", ctypes.c_uint32),
         ("type", ctypes.c_int32),
         ("threads", ctypes.c_int32),
+        ("given", ctypes.c_int32),
     )
 
 
@@ -75,3 +76,22 @@ def q_sample_task(
     task.x0, task.x_t = x0.data_ptr(), x_t.data_ptr()
     task.signal, task.noise = signal.data_ptr(), noise.data_ptr()
     return task
+
+
+def form_task(
+    x0: Tensor, signal: Tensor, noise: Tensor, eps: Tensor, x_t: Tensor, threads: int
+) -> Task:
+    """The task that writes `x_t` from contiguous `x0`, the noise `eps` and the coefficients `[B]`."""
+    batch = x0.shape[0]
+    return Task(
+        x0=x0.data_ptr(),
+        signal=signal.data_ptr(),
+        noise=noise.data_ptr(),
+        x_t=x_t.data_ptr(),
+        eps=eps.data_ptr(),
+        batch=batch,
+        size=x0.numel() // max(batch, 1),
+        type=TYPES[x0.dtype],
+        threads=threads,
+        given=1,
+    )

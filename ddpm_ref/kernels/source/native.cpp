@@ -67,7 +67,7 @@ extern "C" void ddpm_run(const DdpmTask* task, int variant) {
   const int64_t group = task->type == kFloat64 ? kGroup64 : kGroup32;
   const int64_t per_row = (task->size + group - 1) / group, total = per_row * task->batch;
   const int64_t chunk = kChunk / group, chunks = (total + chunk - 1) / chunk;
-  prefer_huge_pages(task->eps, task->batch * task->size * width);
+  if (!task->given) prefer_huge_pages(task->eps, task->batch * task->size * width);
   prefer_huge_pages(task->x_t, task->batch * task->size * width);
 #pragma omp parallel for schedule(dynamic) num_threads(task->threads) if (task->threads > 1 && chunks > 1)
   for (int64_t c = 0; c < chunks; ++c) {

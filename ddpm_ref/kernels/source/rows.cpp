@@ -109,6 +109,16 @@ void groups(const Row<T>& row, int64_t first, int64_t end, int64_t size) {
   if (kAffine) memcpy(row.x_t + start, x_t, left * sizeof(T));
 }
 
+// x_t of positions first to end - 1 from noise that is there already: the arithmetic of `write`.
+template <class T>
+void form(const T* x0, const T* eps, T* x_t, float signal, float noise, int64_t first, int64_t end) {
+  using P = One::Part;
+  const auto scale = P::constant(signal), spread = P::constant(noise);
+  int64_t i = first;
+  for (; i + P::kLanes <= end; i += P::kLanes) P::store(x_t + i, scale * P::load(x0 + i) + spread * P::load(eps + i));
+  for (; i < end; ++i) Scalar::store(x_t + i, signal * Scalar::load(x0 + i) + noise * Scalar::load(eps + i));
+}
+
 template <class T>
 Row<T> row_of(const DdpmTask& task, int64_t i) {
   const int64_t offset = i * task.size;
@@ -125,6 +135,10 @@ void single_range(const DdpmTask& task, int64_t i, int64_t first, int64_t end) {
   if (!task.x0) return groups<T, false>(row, first, end, task.size);
   row.signal = ((const float*)task.signal)[i];
   row.noise = ((const float*)task.noise)[i];
+  if (task.given) {
+    const int64_t stop = end * kGroup32 < task.size ? end * kGroup32 : task.size;
+    return form<T>(row.x0, row.eps, row.x_t, row.signal, row.noise, first * kGroup32, stop);
+  }
   groups<T, true>(row, first, end, task.size);
 }
 
@@ -132,6 +146,11 @@ void double_range(const DdpmTask& task, int64_t i, int64_t first, int64_t end) {
   const Row<double> row = row_of<double>(task, i);
   if (!task.x0) return double_groups<false>(row, 0, 0, first, end, task.size);
   const double signal = ((const double*)task.signal)[i], noise = ((const double*)task.noise)[i];
+  if (task.given) {
+    const int64_t stop = end * kGroup64 < task.size ? end * kGroup64 : task.size;
+    for (int64_t n = first * kGroup64; n < stop; ++n) row.x_t[n] = signal * row.x0[n] + noise * row.eps[n];
+    return;
+  }
   double_groups<true>(row, signal, noise, first, end, task.size);
 }
 
