@@ -3,7 +3,7 @@
 Both go through pytest-benchmark, whose own `--benchmark-*` options keep their meaning. Three rules are ours:
 
 1. `--benchmark` is a flag. It means `--benchmark-only`, set before the plugin reads its options, and where no path is
-   given it collects `bench/throughput` alone: a process that has imported the whole test suite is no place to measure in.
+   given it collects `bench/measure/throughput` alone: a process that has imported the whole test suite is no place to measure in.
 2. Without a wish to measure (`--benchmark`, `--benchmark-only`, `--benchmark-enable`, or an option that saves, compares
    or profiles) bodies run once at tiny sizes, as tests of the benchmarks themselves.
 3. Time is never measured beside another worker: `--benchmark -n 2` is refused.
@@ -20,7 +20,7 @@ import pytest
 PLUGIN = "benchmark"
 PLUGIN_MIN_TIME = "0.000005"
 BOUNDED_MIN_TIME = "0.005"
-SUITE = "bench/throughput"
+SUITE = "bench/measure/throughput"
 
 _ASKS_TO_MEASURE = (
     "benchmark_only",
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--benchmark",
         action="store_true",
         default=False,
-        help="measure: run the benchmarks only (bench/throughput where no path is given)",
+        help="measure: run the benchmarks only (bench/measure/throughput where no path is given)",
     )
     group.addoption(
         "--throughput-device",
@@ -110,7 +110,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def _use_synchronizing_clock(config: pytest.Config) -> None:
     """On an accelerator a call returns before its work is done: read the clock after waiting."""
     if "perf_counter" in str(config.option.benchmark_timer):
-        config.option.benchmark_timer = "bench.throughput.clock.synchronizing_clock"
+        config.option.benchmark_timer = "bench.measure.throughput.clock.synchronizing_clock"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -11,10 +11,10 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol, cast
 
-from bench.errors import UsageError, missing_package, unknown
+from bench.terminal.usage import UsageError, missing_package, unknown
 
 COMMANDS = {
     "run": "verify, measure, train, compare and write the report: the main job",
@@ -27,7 +27,6 @@ COMMANDS = {
     "throughput": "time q_sample, loss, training and sampling, proven equal first",
     "noise-test": "test the quality of the noise on up to a billion normals",
     "gpu-visit": "all that a machine with a GPU can tell, in ten minutes",
-    "mutate": "plant random defects in the source and count those that the tests find",
     "report": "records → report.html, report.md, report.json",
     "compare": "what changed between two records, tested before it is called faster",
 }
@@ -57,8 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after the program's name; `sys.argv[1:]` unless given.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _run(words))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit status of `work`; a mistake in its use is one line and 2, Ctrl-C is 130, a closed pipe 141."""
     try:
-        status = _run(words)
+        status = work()
         sys.stdout.flush()
         return status
     except UsageError as error:
@@ -85,7 +89,7 @@ def _run(words: list[str]) -> int:
         raise unknown("command", name, COMMANDS)
     try:
         command = _load(name)
-        return command.run(_parse(name, command, words[1:]))
+        return command.run(parse(f"{PROGRAM} {name}", command, words[1:]))
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in _OWN_PACKAGES:
             raise
@@ -97,9 +101,10 @@ def _load(name: str) -> Command:
     return cast(Command, module)
 
 
-def _parse(name: str, command: Command, words: list[str]) -> argparse.Namespace:
+def parse(program: str, command: Command, words: Sequence[str]) -> argparse.Namespace:
+    """The options of a command; a word that is not one of them is told with the nearest that is."""
     parser = _Parser(
-        prog=f"{PROGRAM} {name}",
+        prog=program,
         description=command.HELP,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,7 +114,7 @@ def _parse(name: str, command: Command, words: list[str]) -> argparse.Namespace:
     if rest:
         known = re.findall(r"(?<!\S)--?[a-z][\w-]*", parser.format_help())
         kind = "option" if rest[0].startswith("-") else "argument"
-        raise unknown(f"{kind} for {name}", rest[0].partition("=")[0], known)
+        raise unknown(f"{kind} for {program.rpartition(' ')[2]}", rest[0].partition("=")[0], known)
     return arguments
 
 

@@ -113,14 +113,39 @@ def test_objective_and_elbo_check_each_other_and_never_import_each_other() -> No
     assert "elbo" not in reach("objective", set())
 
 
-def test_only_commands_reach_the_report() -> None:
-    for path in sources("bench"):
-        name = module_of(path)
-        if name.startswith(("bench.report", "bench.commands")):
-            continue
-        assert not any(
-            n.startswith("bench.report") for n in imported(path, top_level_only=False)
-        ), f"{name} imports the report: measuring and reporting meet in records only"
+ROOMS = ("terminal", "record", "data", "metrics", "measure", "job", "commands")
+"""The rooms of `bench` in the order of imports; `report` stands beside `measure` and sees records only."""
+
+
+def allowed(room: str) -> set[str]:
+    """The rooms that a module in `room` may import."""
+    if room == "report":
+        return {"report", "record"}
+    before = {*ROOMS[: ROOMS.index(room) + 1]}
+    return before | {"report"} if room == "commands" else before
+
+
+def room(name: str) -> str | None:
+    """The room of `bench` that a module lies in."""
+    pieces = name.split(".")
+    return (
+        pieces[1] if pieces[0] == "bench" and len(pieces) > 1 and pieces[1] != "__main__" else None
+    )
+
+
+def test_bench_has_eight_rooms_and_two_files() -> None:
+    there = {p.name for p in (ROOT / "bench").iterdir() if p.name != "__pycache__"}
+    assert there == {*ROOMS, "report", "__init__.py", "__main__.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in sources("bench") if room(module_of(p))], ids=module_of)
+def test_imports_between_rooms_run_one_way(path: Path) -> None:
+    here = room(module_of(path))
+    assert here is not None
+    for name in imported(path, top_level_only=False):
+        there = room(name)
+        assert there is None or there in allowed(here), f"{module_of(path)} imports {name}"
+        assert not name.startswith("tests"), f"{module_of(path)} imports {name}"
 
 
 @pytest.mark.parametrize("path", sources("ddpm_ref"), ids=module_of)

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = """
 [tool.pytest.ini_options]
-testpaths = ["tests", "bench/throughput"]
+testpaths = ["tests", "bench/measure/throughput"]
 python_files = ["test_*.py", "bench_*.py"]
 addopts = ["--strict-markers", "--strict-config"]
 """
@@ -37,7 +37,10 @@ def test_timed(benchmark):
 def project(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "conftest.py", tmp_path)
     (tmp_path / "pyproject.toml").write_text(PROJECT)
-    for name, text in {"tests/test_a.py": ORDINARY, "bench/throughput/bench_a.py": TIMED}.items():
+    for name, text in {
+        "tests/test_a.py": ORDINARY,
+        "bench/measure/throughput/bench_a.py": TIMED,
+    }.items():
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(text)
     return tmp_path
@@ -80,7 +83,9 @@ def test_the_flag_measures_the_suite_alone_within_bounded_rounds(project: Path) 
 
 
 def test_with_paths_the_flag_means_benchmark_only(project: Path) -> None:
-    result = run(project, "tests", "bench/throughput", "--benchmark", "--benchmark-max-time=0.05")
+    result = run(
+        project, "tests", "bench/measure/throughput", "--benchmark", "--benchmark-max-time=0.05"
+    )
     assert result.returncode == 0
     assert "1 passed, 1 skipped" in result.stdout
 

@@ -12,7 +12,7 @@ from bench.record import load
 FACTORY = """
 from torch import nn
 from ddpm_ref.schedule import cosine_schedule
-from bench.foreign import Foreign
+from bench.metrics.foreign_model import Foreign
 
 class Shrink(nn.Module):
     def forward(self, x_t, t):
@@ -78,8 +78,8 @@ def test_the_command_of_an_estimator_record_trains_the_same_network(tmp_path, ca
 
 
 def test_bound_prices_a_model_and_exits_0(factory, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("bench.bound.exact.gaps", lambda steps: [{"gap": 0.5}])
-    monkeypatch.setattr("bench.bound.exact.i_mmse", list)
+    monkeypatch.setattr("bench.measure.bound.exact.gaps", lambda steps: [{"gap": 0.5}])
+    monkeypatch.setattr("bench.measure.bound.exact.i_mmse", list)
     out = tmp_path / "records"
     words = ("--examples", "5", "--data", "digits", "--out", str(out))
     assert main(["bound", "--model", factory, *words]) == 0
@@ -90,8 +90,8 @@ def test_bound_prices_a_model_and_exits_0(factory, tmp_path, capsys, monkeypatch
 
 
 def test_bound_exits_1_where_an_inequality_fails(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("bench.bound.exact.gaps", lambda steps: [{"gap": -0.1}])
-    monkeypatch.setattr("bench.bound.exact.i_mmse", list)
+    monkeypatch.setattr("bench.measure.bound.exact.gaps", lambda steps: [{"gap": -0.1}])
+    monkeypatch.setattr("bench.measure.bound.exact.i_mmse", list)
     assert main(["bound", "--out", str(tmp_path)]) == 1
 
 

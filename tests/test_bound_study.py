@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench.bound import exact, prices
-from bench.bound.grid import Cell, cells, monte_carlo_grid, z_score
-from bench.estimator_study import OTHERS, Pool, draws_at, simulate
+from bench.measure.bound import exact, prices
+from bench.measure.bound.grid import Cell, cells, monte_carlo_grid, z_score
+from bench.measure.estimator.coverage import OTHERS, Pool, draws_at, simulate
 from bench.record import new_record
 from bench.report.bound import section
 from ddpm_ref.oracle import GaussianOracle
@@ -18,7 +18,7 @@ from ddpm_ref.schedule import linear_schedule, sigmoid_schedule
 
 
 def test_the_gap_of_the_posterior_variance_tends_to_half_eulers_constant() -> None:
-    # Derived in bench.bound.exact; the sigmoid schedule is fast to converge: O(ln T/T).
+    # Derived in bench.measure.bound.exact; the sigmoid schedule is fast to converge: O(ln T/T).
     unit = exact.unit_gaussian()
     found = [exact.gaps_by_variance(unit, sigmoid_schedule(T))["posterior"] for T in (500, 2000)]
     limit = math.fsum(0.5 * (1 / k - math.log1p(1 / k)) for k in range(1, 200_000)) + 0.25 / 200_000
@@ -211,8 +211,8 @@ def test_several_estimates_are_summed_up_by_their_range_and_the_least_interval()
 
 
 def test_records_make_a_section_with_strict_json() -> None:
-    from bench.bound import record as module
-    from bench.report.figures import svg
+    from bench.measure.bound import record as module
+    from bench.report.page.figures import svg
 
     grid = {"samples": 9, "cells": [], "largest": 2.0, "ks_p_value": 0.4}
     row = dict.fromkeys(prices.CHOICES, 1.0) | {"T": 10}

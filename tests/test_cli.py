@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as shell
-from bench.errors import (
+from bench.terminal.usage import (
     Interrupted,
     UsageError,
     in_words,
@@ -202,7 +202,7 @@ def test_a_directory_without_write_permission(tmp_path, monkeypatch):
     def refuse(*, dir):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("bench.errors.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("bench.terminal.usage.tempfile.TemporaryFile", refuse)
     with pytest.raises(UsageError, match="Permission denied"):
         writable_directory(tmp_path)
 

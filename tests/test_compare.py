@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.comparability import NotComparableError, is_time
-from bench.comparison import compare, drift_within
 from bench.record import Record, new_record, save, series
+from bench.record.comparability import NotComparableError, is_time
+from bench.record.comparison import compare, drift_within
 
 
 def _times(factor: float, seed: int, n: int = 29) -> list[float]:

@@ -15,7 +15,7 @@ from bench.data.cifar import load_cifar10, read_binary, read_pickle
 from bench.data.dataset import assemble, digests, from_levels, split_by_content
 from bench.data.folder import load_folder
 from bench.data.idx import TEST, TRAIN, load_idx, read_idx
-from bench.errors import UsageError
+from bench.terminal.usage import UsageError
 
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:

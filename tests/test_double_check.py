@@ -11,12 +11,12 @@ from mpmath import mp
 from scipy import stats
 from torch import Tensor
 
-from bench.double_check import double_check
-from bench.fifty_digits import bin_mass
-from bench.reference import BenchReference
-from bench.verification_text import _exact
-from bench.witness_density import expected_total
-from bench.witness_process import divergence
+from bench.measure.laws.ours import BenchReference
+from bench.measure.laws.second_opinion.algebra import bin_mass
+from bench.measure.laws.second_opinion.check import double_check
+from bench.measure.laws.second_opinion.density import expected_total
+from bench.measure.laws.second_opinion.process import divergence
+from bench.report.laws.text import exact
 from ddpm_ref.conformance import Implementation, Posterior, Reference, Setting
 from ddpm_ref.conformance.judge import Outcome, judge
 from ddpm_ref.conformance.lawbook import LAWS
@@ -208,7 +208,7 @@ def test_a_missing_half_in_the_kl_stands_beside_the_kl() -> None:
     m1, l1, m2, l2 = (at[name][index] for name in ("mean1", "log_var1", "mean2", "log_var2"))
     textbook = (l2 - l1 + (math.exp(l1) + (m1 - m2) ** 2) / math.exp(l2) - 1) / 2
     assert float(found["value"]) == pytest.approx(textbook, rel=1e-12)
-    assert _exact(outcome).startswith(found["value"])
+    assert exact({"double_check": found}).startswith(found["value"])
 
 
 def test_a_variance_at_the_first_step_is_compared_with_0() -> None:

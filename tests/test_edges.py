@@ -1,4 +1,4 @@
-"""Edges of rules and constants of definitions that no formula test reaches; found as survivors of `ddpm-bench mutate`."""
+"""Edges of rules and constants of definitions that no formula test reaches; found as survivors of `python -m tests.mutation`."""
 
 import math
 

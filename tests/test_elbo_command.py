@@ -15,7 +15,7 @@ FACTORY = """
 import torch
 from torch import nn
 from ddpm_ref.schedule import linear_schedule
-from bench.foreign import Foreign
+from bench.metrics.foreign_model import Foreign
 
 class Shrink(nn.Module):
     def forward(self, x_t, t):
@@ -205,7 +205,7 @@ THEIRS = """
 import sys
 from torch import nn
 from ddpm_ref.schedule import linear_schedule
-from bench.foreign import Foreign
+from bench.metrics.foreign_model import Foreign
 
 
 def missing_weights():

@@ -7,9 +7,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-import bench.environment as module
-from bench.environment import commit_label, environment, same_machine
+import bench.record.environment as module
 from bench.record import checked_json
+from bench.record.environment import commit_label, environment, same_machine
 
 
 def test_is_json():
@@ -25,7 +25,7 @@ def test_names_nobody():
 
 
 def test_commit_is_the_project_s_own():
-    root = Path(module.__file__).parent.parent
+    root = Path(module.__file__).parents[2]
     asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
     done = subprocess.run(asked, capture_output=True, text=True, check=False)
     inside = (root / ".git").exists() and done.returncode == 0
@@ -35,7 +35,7 @@ def test_commit_is_the_project_s_own():
 def test_a_foreign_repository_around_it_is_not_asked(tmp_path, monkeypatch):
     """Installed into an environment that lies inside some repository: its commit is not ours."""
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    package = tmp_path / "site-packages" / "bench"
+    package = tmp_path / "site-packages" / "bench" / "record"
     package.mkdir(parents=True)
     monkeypatch.setattr(module, "__file__", str(package / "environment.py"))
     assert environment()["commit"] is None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.foreign import Foreign, adapt, interpret
+from bench.metrics.foreign_model import Foreign, adapt, interpret
 from ddpm_ref.elbo import elbo
 from ddpm_ref.schedule import linear_schedule, rescale_to_zero_terminal_snr
 

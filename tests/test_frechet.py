@@ -8,7 +8,7 @@ import torch
 from scipy import linalg
 from torch import Tensor, nn
 
-from bench.frechet import (
+from bench.metrics.frechet import (
     FID_MINIMUM,
     Pca,
     distance_name,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import gpu_visit
 from bench.commands import gpu_visit as command
-from bench.gpu_visit import NotMeasuredError, VisitPlan, compare_bits, require_gpu, visit
+from bench.job import gpu_visit
+from bench.job.gpu_visit import NotMeasuredError, VisitPlan, compare_bits, require_gpu, visit
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU: visit it")
 

@@ -1,4 +1,4 @@
-"""`bench.interleaved` on a clock that does what it is told: known times in, known ratios out."""
+"""`bench.measure.throughput.interleaved` on a clock that does what it is told: known times in, known ratios out."""
 
 import math
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from bench.interleaved import Timings, interleave, speed_ratio
+from bench.measure.throughput.interleaved import Timings, interleave, speed_ratio
 
 
 class World:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.reference import BenchReference
+from bench.measure.laws.ours import BenchReference
 from ddpm_ref import process
 from ddpm_ref.conformance import (
     Bound,

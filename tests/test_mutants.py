@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.reference import BenchReference
+from bench.measure.laws.ours import BenchReference
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.mutants import MUTANTS, Mutant

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import main
-from bench.mutation import campaign
-from bench.mutation.campaign import Result, draw, explanations, files, population, score
-from bench.mutation.operators import Mutation, apply, mutations
-from bench.mutation.results import record
-from bench.mutation.seeded import Seeded
-from bench.mutation.worker import Verdict, module_name
 from bench.report.mutation import section
+from tests.mutation import campaign
+from tests.mutation.__main__ import main
+from tests.mutation.campaign import Result, draw, explanations, files, population, score
+from tests.mutation.operators import Mutation, apply, mutations
+from tests.mutation.results import record
+from tests.mutation.seeded import Seeded
+from tests.mutation.worker import Verdict, module_name
 
 SOURCE = textwrap.dedent('''
     """1 + 1 in a docstring."""
@@ -159,5 +159,5 @@ def test_one_mutant_lives_and_one_dies(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_unknown_modules_are_an_error_of_use(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["mutate", "--modules", "proces"]) == 2
+    assert main(["--modules", "proces"]) == 2
     assert "did you mean process?" in capsys.readouterr().err

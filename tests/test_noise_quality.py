@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bench import noise_quality
-from bench.noise_quality import LEVEL, PIECE, anderson_darling_tail, examine, passed
+from bench.measure.noise import normality as noise_quality
+from bench.measure.noise.normality import LEVEL, PIECE, anderson_darling_tail, examine, passed
 from bench.record import new_record
 from bench.report.noise import section
 

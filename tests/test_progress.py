@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from bench.progress import LONGEST, duration, meter, progress
+from bench.terminal.progress import LONGEST, duration, meter, progress
 
 
 class Clock:

@@ -9,9 +9,9 @@ import jsonschema
 import numpy as np
 import pytest
 
-from bench.errors import UsageError
 from bench.record import RecordError, checked_json, finite, load, new_record, save, series
-from bench.schema import schema
+from bench.record.schema import schema
+from bench.terminal.usage import UsageError
 
 
 def _record(**changes):

@@ -14,13 +14,13 @@ import pytest
 
 from bench.__main__ import main
 from bench.record import load, new_record, save
+from bench.record.schema import schema
 from bench.report import build, render, reproduce, write
-from bench.report import figures as figure_style
-from bench.report.blocks import Cell, Code, Figure, Fold, Note, Paragraph, Section, Table
-from bench.report.document import PARTS
-from bench.report.html import inline, is_number
-from bench.report.summary import subtitle
-from bench.schema import schema
+from bench.report.page import figures as figure_style
+from bench.report.page.blocks import Cell, Code, Figure, Fold, Note, Paragraph, Section, Table
+from bench.report.page.document import PARTS
+from bench.report.page.html import inline, is_number
+from bench.report.title import subtitle
 
 SENTENCES = {
     "paragraph": "Weights, data order and ε are shared",

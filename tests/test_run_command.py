@@ -9,12 +9,12 @@ import pytest
 
 from bench.__main__ import main
 from bench.commands.run import _command
-from bench.errors import Interrupted, on_interrupt
-from bench.pipeline import Part, Plan, Progress, run_parts
-from bench.presets import PRESETS
+from bench.job.plan import Part, Plan, Progress, run_parts
+from bench.job.presets import PRESETS
+from bench.measure.study.design import FACTORIAL
 from bench.record import Record, load, new_record
 from bench.report.parts import section
-from bench.study.design import FACTORIAL
+from bench.terminal.usage import Interrupted, on_interrupt
 
 
 @pytest.fixture

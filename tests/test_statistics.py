@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import (
+from bench.record.statistics import (
     difference_interval,
     holm,
     interaction_interval,

@@ -10,33 +10,25 @@ import numpy as np
 import pytest
 import torch
 
-from bench.record import load as load_record
-from bench.record import save
-from bench.report.study import section
-from bench.study.design import FACTORIAL, Arm, Design
-from bench.study.effects import (
-    MEASURES,
-    contrast,
-    main_effects,
-    measure,
-    output_effect,
-    steps_to_reach,
-    value_of,
-    weighting_effect,
-)
-from bench.study.execution import chosen_rates, run_tasks, study_tasks, tuning_tasks
-from bench.study.pictures import decode, encode, tiled
-from bench.study.recording import run_study
-from bench.study.single import Setting, Task, perform
-from bench.study.stability import Series, stability
-from bench.study.verdict import any_failed, number, sentences
-from bench.study.yardsticks import (
+from bench.measure.study.design import FACTORIAL, Arm, Design
+from bench.measure.study.one_run import Setting, Task, perform
+from bench.measure.study.processes import chosen_rates, run_tasks, study_tasks, tuning_tasks
+from bench.measure.study.record import run_study
+from bench.measure.study.stability import Series, stability
+from bench.measure.study.yardsticks import (
     even_in_log_snr,
     even_in_t,
     make_probe,
     own_objective,
     x0_errors,
 )
+from bench.record import load as load_record
+from bench.record import save
+from bench.record.pictures import decode, encode, tiled
+from bench.record.study import MEASURES, measure, steps_to_reach, value_of
+from bench.report.study.chapter import section
+from bench.report.study.effects import contrast, main_effects, output_effect, weighting_effect
+from bench.report.study.verdict import any_failed, number, sentences
 from ddpm_ref.config import log_snr_schedule
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.schedule import (
@@ -453,8 +445,8 @@ class TestRecord:
         self.draws(found)
 
     def draws(self, found: Any) -> None:
-        from bench.report.blocks import Figure
-        from bench.report.figures import svg
+        from bench.report.page.blocks import Figure
+        from bench.report.page.figures import svg
 
         figures = [block for block in found.blocks if isinstance(block, Figure)]
         assert len(figures) == 6

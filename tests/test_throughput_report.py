@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from bench.record import Record, new_record
-from bench.report.blocks import Figure, Fold, Note, Section, Table
-from bench.report.figures import svg
+from bench.report.page.blocks import Figure, Fold, Note, Section, Table
+from bench.report.page.figures import svg
 from bench.report.throughput import section
 
 UNMEASURED = {"contender": "cuda", "reason": "no CUDA device"}

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from bench.commands import throughput as command
-from bench.errors import UsageError
-from bench.throughput import clock, contenders, suite
-from bench.throughput import contest as contest_module
-from bench.throughput.contenders import NOISING, Contender
-from bench.throughput.contest import ContestPlan, contest, sentences
-from bench.throughput.problem import Problem
-from bench.throughput.suite import SuiteError, SuitePlan, failures, suite_record
+from bench.measure.throughput import clock, contenders, suite
+from bench.measure.throughput import contest as contest_module
+from bench.measure.throughput.contenders import NOISING, Contender
+from bench.measure.throughput.contest import ContestPlan, contest, sentences
+from bench.measure.throughput.problem import Problem
+from bench.measure.throughput.suite import SuiteError, SuitePlan, failures, suite_record
+from bench.terminal.usage import UsageError
 
 SECONDS = {"interpreter": 1.0, "arithmetic": 1.0, "memory": 1.0}
 CASE = {
     "name": "test_noise_and_q_sample[7x3x5x2-native]",
-    "fullname": "bench/throughput/bench_q_sample.py::test_noise_and_q_sample[7x3x5x2-native]",
+    "fullname": "bench/measure/throughput/bench_q_sample.py::test_noise_and_q_sample[7x3x5x2-native]",
     "group": "noise + q_sample 7x3x5x2 float32",
     "stats": {"median": 3e-6, "q1": 2e-6, "q3": 5e-6, "rounds": 3, "data": [2e-6, 3e-6, 5.0000001e-6]},
     "extra_info": {

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from bench.report.verification import section
-from bench.verification import (
+from bench.measure.laws.examine import (
     Subject,
     examine,
     known_laws,
@@ -15,6 +14,7 @@ from bench.verification import (
     subjects,
     verification_record,
 )
+from bench.report.laws.chapter import section
 from ddpm_ref.conformance import Implementation, Reference, Setting
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import main
-from bench.verification import examine, known_laws, record, subjects
+from bench.measure.laws.examine import examine, known_laws, record, subjects
 
 USER_CODE = """
 import torch

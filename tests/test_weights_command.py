@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.weight_table import FIRST_STEP, FORMULAS, SPACES, formula, weight_rows
+from bench.measure.laws.weight_table import FIRST_STEP, FORMULAS, SPACES, formula, weight_rows
 from ddpm_ref.objective import WEIGHTINGS
 from ddpm_ref.schedule import linear_schedule, rescale_to_zero_terminal_snr
 

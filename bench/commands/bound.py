@@ -3,7 +3,7 @@
 import argparse
 
 from bench.commands import elbo as elbo_command
-from bench.errors import at_least, writable_directory
+from bench.terminal.usage import at_least, writable_directory
 
 HELP = """measure the exact bound: gaps, limits, identities, the price of each reverse variance
 
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Compute, save the record, print the main figures; 1 where an inequality or the grid fails."""
-    from bench.bound import bound_record
-    from bench.bound.grid import monte_carlo_grid
+    from bench.measure.bound import bound_record
+    from bench.measure.bound.grid import monte_carlo_grid
     from bench.record import save
 
     directory = writable_directory(arguments.out)
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model_prices(arguments: argparse.Namespace) -> dict[str, object]:
-    from bench.bound.prices import model_prices
+    from bench.measure.bound.prices import model_prices
 
     question = elbo_command.question_from(arguments)
     steps = sorted({T for T in (10, 100, 1000) if T < question.schedule.T} | {question.schedule.T})

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.comparison import Change, Comparison
+    from bench.record.comparison import Change, Comparison
 
 HELP = "What changed between two records; exit status 1 where something is worse beyond noise."
 
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; 1 where something is worse beyond noise, else 0."""
-    from bench.comparison import compare
-    from bench.errors import readable_file
     from bench.record import load
+    from bench.record.comparison import compare
+    from bench.terminal.usage import readable_file
 
     old, new = (load(readable_file(path)) for path in (arguments.old, arguments.new))
     comparison = compare(old, new)
@@ -78,10 +78,10 @@ def _write(comparison: "Comparison", path: str) -> None:
     import json
     from pathlib import Path
 
-    from bench.errors import UsageError
+    from bench.terminal.usage import UsageError
 
     content = {
-        "schema": "ddpm-bench.comparison/1",
+        "schema": "ddpm-bench.record.comparison/1",
         "worse": comparison.worse,
         "changes": [change.as_json() for change in comparison.changes],
         "laws": [{"change": text, "verdict": verdict} for text, verdict in comparison.laws],

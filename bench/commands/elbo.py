@@ -14,7 +14,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import (
+from bench.terminal.usage import (
     UsageError,
     at_least,
     readable_file,
@@ -23,7 +23,7 @@ from bench.errors import (
 )
 
 if TYPE_CHECKING:
-    from bench.likelihood import Likelihood, Question
+    from bench.metrics.bits_per_dim import Likelihood, Question
     from ddpm_ref.schedule import Schedule
 
 SCHEMA = "ddpm-bench.elbo/1"
@@ -34,7 +34,7 @@ HELP = """bits/dim of a checkpoint or of your model, term by term, with standard
   ddpm-bench elbo --model my_model.py:make --data digits --schedule linear --T 1000
   ddpm-bench elbo runs/digits/checkpoint.pt --evaluations 20000 --json bound.json --out bound.png
 
-the factory returns a model, (model, Schedule) or (model, diffusers scheduler); see bench/foreign.py"""
+the factory returns a model, (model, Schedule) or (model, diffusers scheduler); see bench/metrics/foreign_model.py"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; 1 where the bound is not finite."""
     import math
 
-    from bench.likelihood import as_text, draw_curve
+    from bench.metrics.bits_per_dim import as_text, draw_curve
 
     if arguments.draws != 1 and not arguments.full:
         raise UsageError(
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measured(arguments: argparse.Namespace) -> "Likelihood":
     """The bound by the full sum or by a budget."""
-    from bench.likelihood import by_budget, by_full_sum
+    from bench.metrics.bits_per_dim import by_budget, by_full_sum
 
     question = question_from(arguments)
     budget = arguments.evaluations or max(4000, 16 * len(question.data))
@@ -148,7 +148,7 @@ def _check_picture(path: str) -> None:
 def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.data import load
-    from bench.likelihood import Question
+    from bench.metrics.bits_per_dim import Question
 
     if (arguments.checkpoint is None) == (arguments.model is None):
         raise UsageError("give either CHECKPOINT or --model FILE.py:FACTORY, one of the two")
@@ -214,7 +214,7 @@ def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from torch import nn
 
-    from bench.foreign import adapt, load_foreign
+    from bench.metrics.foreign_model import adapt, load_foreign
 
     foreign = load_foreign(arguments.model)
     if arguments.first_step is not None:
@@ -233,7 +233,7 @@ def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _schedule(arguments: argparse.Namespace, own: "Schedule | None") -> "Schedule":
     """The schedule that the factory returned with its model, or that of the command line: never one in place of the other."""
-    from bench.errors import unknown
+    from bench.terminal.usage import unknown
     from ddpm_ref.schedule import SCHEDULES
 
     if own is not None:

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from bench.commands import elbo as elbo_command
-from bench.errors import at_least, writable_directory
+from bench.terminal.usage import at_least, writable_directory
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, save a record a budget, print; 1 where an interval covers too rarely or too often."""
-    from bench.estimator_study import estimator_record, fill_pool
+    from bench.measure.estimator.coverage import estimator_record, fill_pool
     from bench.record import save
 
     directory = writable_directory(arguments.out)

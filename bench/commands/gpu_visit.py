@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bench.errors import at_least, writable_directory
+from bench.terminal.usage import at_least, writable_directory
 
 HELP = """Build the CUDA provider, prove its bits against the CPU, measure it against the speed of memory,
 torch.compile and installed peers, and run a short study. Ten minutes at most; needs no network.
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Visit; 1 where nothing could be measured or a bit differs."""
-    from bench.gpu_visit import KIND, NotMeasuredError, VisitPlan, visit
+    from bench.job.gpu_visit import KIND, NotMeasuredError, VisitPlan, visit
+    from bench.measure.throughput.contest import sentences
     from bench.record import save
-    from bench.throughput.contest import sentences
 
     out = writable_directory(arguments.out)
     plan = VisitPlan(rounds=arguments.rounds, study_steps=arguments.study_steps)

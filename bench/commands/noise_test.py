@@ -3,10 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError, writable_directory
+from bench.terminal.usage import UsageError, writable_directory
 
 if TYPE_CHECKING:
-    from bench.noise_quality import Finding
+    from bench.measure.noise.normality import Finding
 
 HELP = "test the quality of the noise on up to a billion normals"
 
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> int:
             f"--count {arguments.count:g}: between 1e6 and 1e12 numbers, as in --count 1e9"
         )
     folder = writable_directory(arguments.out) if arguments.out else None
-    from bench.noise_quality import LEVEL, PIECE, examine, passed
-    from bench.progress import progress
+    from bench.measure.noise.normality import LEVEL, PIECE, examine, passed
+    from bench.terminal.progress import progress
 
     pieces = -(-int(arguments.count) // PIECE)
     findings = examine(
@@ -75,7 +75,7 @@ def _record(
 ) -> str:
     from dataclasses import asdict
 
-    from bench.noise_quality import LEVEL, passed
+    from bench.measure.noise.normality import LEVEL, passed
     from bench.record import new_record, save
     from ddpm_ref.kernels import q_sample_providers
 
@@ -97,7 +97,7 @@ def _record(
 
 
 def _instructions() -> int:
-    from bench.instruction_count import count_instructions
+    from bench.measure.noise.instructions import count_instructions
 
     print("instructions per number (noise and x_t, float32), whole program, by callgrind")
     for name, value in count_instructions().items():

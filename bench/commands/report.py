@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and name its files; 1 where a part broke, else 0."""
-    from bench.errors import writable_directory
     from bench.record import load
     from bench.report import build, write
+    from bench.terminal.usage import writable_directory
 
     files = [file for given in arguments.records for file in _files(given)]
     directory = writable_directory(arguments.out)
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _files(given: str) -> list[Path]:
     """The file itself, or every record in a folder."""
-    from bench.errors import UsageError, readable_file
+    from bench.terminal.usage import UsageError, readable_file
 
     folder = Path(given).expanduser()
     if not folder.is_dir():

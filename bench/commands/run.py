@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError, on_interrupt, one_of, writable_directory
-from bench.presets import PRESETS
+from bench.job.presets import PRESETS
+from bench.terminal.usage import UsageError, on_interrupt, one_of, writable_directory
 
 if TYPE_CHECKING:
-    from bench.pipeline import Plan
+    from bench.job.plan import Plan
 
 _SIZES = "\n".join(f"  {name:<10}{preset.purpose}" for name, preset in PRESETS.items())
 HELP = f"""Verify the mathematics, measure throughput, compare ε- with x₀-prediction, write a report.
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     out = writable_directory(arguments.out)
     plan = _plan(arguments, out)
 
-    from bench.parts import PARTS
-    from bench.pipeline import Progress, run_parts
+    from bench.job.parts import PARTS
+    from bench.job.plan import Progress, run_parts
 
     progress = Progress(plan)
     parts = [part for part in PARTS if part.name in arguments.only]
@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
     """Everything that can be wrong with the call is found here, before the first minute of work."""
-    from bench.parts import check_study
-    from bench.pipeline import Plan
+    from bench.job.parts import check_study
+    from bench.job.plan import Plan
 
     preset = PRESETS[arguments.preset]
     data = arguments.data or preset.data
@@ -103,7 +103,7 @@ def _device(name: str) -> str:
 
 
 def _provider(name: str) -> str:
-    from bench.errors import unknown
+    from bench.terminal.usage import unknown
     from ddpm_ref.kernels import q_sample_providers
 
     known = q_sample_providers()

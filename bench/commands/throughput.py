@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from bench.errors import at_least, writable_directory
+from bench.terminal.usage import at_least, writable_directory
 
 HELP = """Time q_sample, loss, training, sampling, bound and Fréchet distance, each proven right just before.
 
@@ -41,10 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure and write the records; 1 where a case was wrong or broke."""
+    from bench.measure.throughput.contest import ContestPlan, contest_record, sentences
+    from bench.measure.throughput.problem import parse_shape
+    from bench.measure.throughput.suite import SuitePlan, failures, suite_record
     from bench.record import save
-    from bench.throughput.contest import ContestPlan, contest_record, sentences
-    from bench.throughput.problem import parse_shape
-    from bench.throughput.suite import SuitePlan, failures, suite_record
 
     out = writable_directory(arguments.out)
     threads = tuple(arguments.threads or sorted({1, os.cpu_count() or 1}))

@@ -5,10 +5,10 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UsageError, at_least, readable_file, writable_directory
+from bench.terminal.usage import UsageError, at_least, readable_file, writable_directory
 
 if TYPE_CHECKING:
-    from bench.training import Plan
+    from bench.job.training_run import Plan
     from ddpm_ref.config import TrainConfig
     from ddpm_ref.trainer import Step
 
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 done, 1 diverged; errors of use raise `UsageError` (exit status 2)."""
     from bench.data import load
-    from bench.training import Plan, is_chief, run_training, team
+    from bench.job.training_run import Plan, is_chief, run_training, team
 
     out = writable_directory(arguments.out)
     with team(_config(arguments, out)) as config:

@@ -6,16 +6,16 @@ Exit status: 0 all hold, 1 some law failed (whatever its class), 2 error of use.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError, in_words, writable_file
+from bench.terminal.usage import UsageError, in_words, writable_file
 
 if TYPE_CHECKING:
-    from bench.record import Record
-    from bench.verification import Examined, Subject
+    from bench.measure.laws.examine import Examined, Subject
+    from bench.record import Json, Record
     from ddpm_ref.conformance.lawbook import Law
 
 HELP = "run the laws on this implementation, a library or your own adapter"
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine everything that was named; 1 where a law fails on any of it."""
     if arguments.init is not None:
         return _init(arguments.init)
-    from bench.errors import writable_directory
+    from bench.measure.laws.examine import record
     from bench.record import save
-    from bench.verification import record
+    from bench.terminal.usage import writable_directory
 
     if arguments.json not in (None, "-"):
         writable_file(arguments.json, "--json")
@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
         examined = _examined(arguments.against or ["ddpm_ref"], laws)
         found = record(examined, laws)
+        _tell(found.results)
         if directory is not None:
             print(f"record {save(found, directory).name} in {arguments.out}")
     if arguments.json is not None:
@@ -84,18 +85,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _examined(names: Sequence[str], laws: "tuple[Law, ...]") -> "list[Examined]":
-    """Everything that was named, each with its table as soon as it is there; then the failures."""
-    from bench.verification_text import failures, overview, table
+    """Everything that was named, each with its table as soon as it is there."""
+    from bench.measure.laws.examine import results
+    from bench.report.laws.text import table
 
     examined: list[Examined] = []
     for subject in _subjects(names):
-        one = _examine(subject, laws)
-        examined.append(one)
-        print(table(one, laws), flush=True)
-    print(failures(examined, laws), end="")
-    if len(examined) > 1:
-        print(overview(examined))
+        examined.append(_examine(subject, laws))
+        print(table(results(examined[-1:], laws)), flush=True)
     return examined
+
+
+def _tell(results: "Mapping[str, Json]") -> None:
+    """Every failure in words, and of several implementations an overview."""
+    from bench.report.laws.text import failures, overview
+
+    print(failures(results), end="")
+    if len(results["implementations"]) > 1:
+        print(overview(results))
 
 
 def _init(name: str) -> int:
@@ -120,7 +127,7 @@ def _init(name: str) -> int:
 
 
 def _laws(topics: Sequence[str]) -> "tuple[Law, ...]":
-    from bench.verification import known_laws
+    from bench.measure.laws.examine import known_laws
 
     try:
         return known_laws(topics)
@@ -130,7 +137,7 @@ def _laws(topics: Sequence[str]) -> "tuple[Law, ...]":
 
 def _subjects(names: Sequence[str]) -> "list[Subject]":
     """What is to be examined, in order; each once."""
-    from bench.verification import OURS, subjects
+    from bench.measure.laws.examine import OURS, subjects
 
     if EVERYTHING in names:
         return _everything()
@@ -152,7 +159,7 @@ def _subjects(names: Sequence[str]) -> "list[Subject]":
 
 def _everything() -> "list[Subject]":
     """This implementation and every library that is installed; what is missing is said."""
-    from bench.verification import OURS, subjects
+    from bench.measure.laws.examine import OURS, subjects
     from ddpm_ref.conformance.adapters import PEERS
 
     found = list(subjects(OURS))
@@ -180,8 +187,8 @@ def _missing(name: str, error: ModuleNotFoundError) -> UsageError:
 
 
 def _examine(subject: "Subject", laws: "tuple[Law, ...]") -> "Examined":
-    from bench.progress import meter
-    from bench.verification import examine
+    from bench.measure.laws.examine import examine
+    from bench.terminal.progress import meter
 
     with meter(total=len(laws), label=subject.implementation.name) as shown:
         return examine(subject, laws, lambda law: shown.advance(note=law.id))

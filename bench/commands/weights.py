@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from bench.errors import UsageError
-from bench.weight_table import FIRST_STEP, SYMBOLS, WeightRow, weight_rows
+from bench.measure.laws.weight_table import FIRST_STEP, SYMBOLS, WeightRow, weight_rows
+from bench.terminal.usage import UsageError
 
 if TYPE_CHECKING:
     from ddpm_ref.schedule import Schedule

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.errors import unknown
+from bench.terminal.usage import unknown
 
 __all__ = ["LOADERS", "DataSet", "load", "without_path"]
 

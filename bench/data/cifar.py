@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.data.dataset import DataSet, assemble, split_by_content
 from bench.data.location import first_that_has, remedy
-from bench.errors import UsageError
+from bench.terminal.usage import UsageError
 
 _SHAPE = (3, 32, 32)
 _RECORD = 1 + 3072

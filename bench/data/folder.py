@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.errors import UsageError
+from bench.terminal.usage import UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

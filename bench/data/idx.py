@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bench.data.dataset import DataSet, assemble, split_by_content
 from bench.data.location import first_that_has, remedy
-from bench.errors import UsageError
+from bench.terminal.usage import UsageError
 
 TRAIN = "train-images-idx3-ubyte"
 TEST = "t10k-images-idx3-ubyte"

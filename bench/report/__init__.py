@@ -3,22 +3,22 @@
     write(build(records), directory)
 
 Each part of the page is a module here with `section(records) -> Section | None`
-(`bench.report.document.PARTS`), made of the blocks in `bench.report.blocks`.
+(`bench.report.page.document.PARTS`), made of the blocks in `bench.report.page.blocks`.
 """
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.report.blocks import Figure
-from bench.report.document import Report, build
+from bench.report.page.blocks import Figure
+from bench.report.page.document import Report, build
 
 __all__ = ["Report", "build", "render", "write"]
 
 
 def render(report: Report) -> dict[str, str]:
     """Relative path → text of every file of the report."""
-    from bench.report import figures, html, json, markdown
+    from bench.report.page import figures, html, json, markdown
 
     drawings = _drawings(markdown.figures(report))
     return {
@@ -31,7 +31,7 @@ def render(report: Report) -> dict[str, str]:
 
 def _drawings(blocks: Iterable[Figure]) -> dict[str, str]:
     """Name → SVG; drawn once for all renderings."""
-    from bench.report import figures
+    from bench.report.page import figures
 
     drawings: dict[str, str] = {}
     for figure in blocks:

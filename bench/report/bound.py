@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record import Record
-from bench.report.blocks import Block, Cell, Figure, Note, Paragraph, Section, Table
-from bench.report.figures import PALETTE
+from bench.report.page.blocks import Block, Cell, Figure, Note, Paragraph, Section, Table
+from bench.report.page.figures import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bench.environment import commit_label
 from bench.record import Record
-from bench.report.blocks import Block, Note, Section, Table
+from bench.record.environment import commit_label
+from bench.report.page.blocks import Block, Note, Section, Table
 
 Environment = Mapping[str, Any]
 

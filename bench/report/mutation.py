@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.mutation.results import KIND
 from bench.record import Record
-from bench.report.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table
-from bench.statistics import proportion_interval
+from bench.record.statistics import proportion_interval
+from bench.report.page.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table
+
+KIND = "mutation"
 
 TITLE = "Would the tests notice?"
 

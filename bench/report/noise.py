@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bench.record import Record
-from bench.report.blocks import Fold, Paragraph, Section, Table
+from bench.report.page.blocks import Fold, Paragraph, Section, Table
 
 TITLE = "Is the noise normal?"
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
-from bench.report.blocks import Cell, Section, Table, Tone
+from bench.report.page.blocks import Cell, Section, Table, Tone
 
 _TONES: Mapping[str, Tone] = {"done": "good", "failed": "bad", "broke": "bad"}
 

@@ -6,7 +6,7 @@ A record says how it was made in `protocol["command"]`.
 from collections.abc import Sequence
 
 from bench.record import Record
-from bench.report.blocks import Block, Code, Paragraph, Section, Table
+from bench.report.page.blocks import Block, Code, Paragraph, Section, Table
 
 
 def section(records: Sequence[Record]) -> Section:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record import Record
-from bench.report.blocks import (
+from bench.report.page.blocks import (
     Block,
     Cell,
     Figure,
@@ -17,7 +17,7 @@ from bench.report.blocks import (
     Section,
     Table,
 )
-from bench.report.figures import PALETTE
+from bench.report.page.figures import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

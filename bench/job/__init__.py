@@ -1,0 +1,1 @@
+"""Several measurements in a row, each a part that cannot sink the others."""

@@ -1,0 +1,211 @@
+"""`ddpm-bench train` behind its command line: one run in one folder, which can be left and resumed.
+
+    OUT/config.toml       what was run; `--config OUT/config.toml` runs it again
+    OUT/checkpoint.pt     the last saved state, replaced in one motion
+    OUT/log.csv           one line per step: step, loss, learning rate, gradient norm, clipped
+    OUT/loss.png          the run's own loss, raw and averaged
+    OUT/samples.png       samples of the averaged model
+
+The log is what the checkpoint knows: on `--resume` the lines after it are cut off, because those steps are taken again.
+"""
+
+import csv
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, distributed
+
+from bench.terminal.progress import meter
+from bench.terminal.usage import UsageError, on_interrupt
+from ddpm_ref.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_ref.config import TrainConfig
+from ddpm_ref.sampler import sample
+from ddpm_ref.trainer import Step, train
+
+if TYPE_CHECKING:
+    from bench.data import DataSet
+
+COLUMNS = ("step", "loss", "learning_rate", "gradient_norm", "clipped")
+_SAMPLES, _COLUMNS_OF_SAMPLES, _SHOWN_PIXELS = 64, 16, 64
+_RGB_OR_GREY = (1, 3)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One invocation.
+
+    Attributes:
+        config: the run.
+        out: its folder.
+        resume: continue from the checkpoint in `out`.
+        checkpoint_every: steps between two saved states.
+        sampler_steps: steps of the sampler for the picture.
+    """
+
+    config: TrainConfig
+    out: Path
+    resume: bool = False
+    checkpoint_every: int = 1000
+    sampler_steps: int = 100
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept."""
+        return self.out / "checkpoint.pt"
+
+
+def run_training(plan: Plan, data: "DataSet") -> Step | None:
+    """Train, log, save, draw; the last step, or None where the run was complete already.
+
+    Raises:
+        UsageError: the folder holds another run, or the configuration does not fit the data.
+    """
+    try:
+        steps = train(plan.config, data.train, resume=_found(plan))
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    if not is_chief():
+        final = deque(steps, maxlen=1)
+        return final[0] if final else None
+    (plan.out / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
+    with on_interrupt(lambda: _left_over(plan)):
+        last = _follow(plan, steps)
+        draw_loss(plan.out / "log.csv", plan.out / "loss.png")
+        if last is not None and not last.diverged:
+            draw_samples(plan, last, clip=data.levels is not None)
+    return last
+
+
+def _found(plan: Plan) -> Checkpoint | None:
+    if not plan.resume:
+        if plan.checkpoint.exists():
+            raise UsageError(
+                f"{str(plan.out)!r} already holds a run; continue it with --resume, or choose another --out"
+            )
+        return None
+    try:
+        return load_checkpoint(plan.checkpoint, device=plan.config.device)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"--resume: there is no {str(plan.checkpoint)!r}; leave --resume out to start a new run"
+        ) from error
+
+
+def _follow(plan: Plan, steps: Iterator[Step]) -> Step | None:
+    """Go through the steps with a progress bar, a log and a checkpoint now and then."""
+    done = _trim_log(plan)
+    last = None
+    label = f"{plan.config.parameterization}/{plan.config.weighting} on {plan.config.data}"
+    with (
+        open(plan.out / "log.csv", "a", newline="", encoding="utf-8") as file,
+        meter(total=plan.config.steps - done, label=label) as shown,
+    ):
+        log = csv.writer(file)
+        for last in steps:
+            log.writerow(
+                [last.step, last.loss, last.learning_rate, last.gradient_norm, int(last.clipped)]
+            )
+            shown.advance(note=f"loss {last.loss:.4f}")
+            if last.step % plan.checkpoint_every == 0:
+                file.flush()
+                save_checkpoint(plan.checkpoint, last.state)
+    if last is not None:
+        save_checkpoint(plan.checkpoint, last.state)
+    return last
+
+
+def _trim_log(plan: Plan) -> int:
+    """Keep the lines of the log that the checkpoint knows; how many steps it has seen."""
+    path, kept, known = plan.out / "log.csv", [list(COLUMNS)], 0
+    if plan.resume:
+        known = load_checkpoint(plan.checkpoint, device="cpu").step
+    if plan.resume and path.exists():
+        with open(path, newline="", encoding="utf-8") as file:
+            kept += [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= known]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(kept)
+    return known
+
+
+def _left_over(plan: Plan) -> str:
+    if not plan.checkpoint.exists():
+        return f"no checkpoint yet in {plan.out}: nothing can be resumed"
+    done = load_checkpoint(plan.checkpoint, device="cpu").step
+    return f"{done} steps are saved in {plan.checkpoint}; go on with --resume --out {plan.out}"
+
+
+def draw_loss(log: Path, picture: Path) -> None:
+    """The run's own loss over its steps: every step, and the mean of windows of a hundredth of the run."""
+    from matplotlib.figure import Figure
+
+    with open(log, newline="", encoding="utf-8") as file:
+        values = torch.tensor([float(row["loss"]) for row in csv.DictReader(file)])
+    window = max(1, len(values) // 100)
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(range(1, len(values) + 1), values, color="0.75", linewidth=0.6, label="each step")
+    means = values[: len(values) // window * window].view(-1, window).mean(1)
+    middle = [window * (k + 0.5) for k in range(len(means))]
+    axes.plot(middle, means, color="C0", label=f"mean of {window} steps")
+    axes.set(xlabel="optimizer step", ylabel="loss of the run's own objective", yscale="log")
+    axes.legend(frameon=False)
+    figure.savefig(picture, dpi=120)
+
+
+def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
+    """Samples of the averaged model as a sheet of pictures; nothing for data that are no pictures."""
+    from matplotlib.image import imsave
+
+    from bench.record.pictures import tiled
+
+    shape, config = last.state.shape, plan.config
+    if shape[0] not in _RGB_OR_GREY:
+        return
+    images = sample(
+        last.ema,
+        (_SAMPLES, *shape),
+        last.state.schedule,
+        parameterization=config.parameterization,
+        steps=min(plan.sampler_steps, config.T),
+        clip=clip,
+        seed=config.seed,
+    )
+    sheet = tiled(_grey_levels(images).numpy(), _COLUMNS_OF_SAMPLES)
+    magnified = max(1, _SHOWN_PIXELS // shape[1])
+    large = sheet.repeat(magnified, axis=0).repeat(magnified, axis=1)
+    imsave(plan.out / "samples.png", large, cmap="gray", vmin=0, vmax=255)
+
+
+def _grey_levels(images: Tensor) -> Tensor:
+    """[−1, 1] to 0 … 255, rounded."""
+    return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+@contextmanager
+def team(config: TrainConfig) -> Iterator[TrainConfig]:
+    """Join the processes that torchrun started; alone, nothing happens.
+
+    torchrun tells every process its place by RANK, LOCAL_RANK and WORLD_SIZE. CPUs talk by gloo, GPUs by NCCL, one each.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield config
+        return
+    accelerated = config.device == "cuda"
+    distributed.init_process_group("nccl" if accelerated else "gloo")
+    try:
+        place = int(os.environ["LOCAL_RANK"])
+        yield dataclasses.replace(config, device=f"cuda:{place}") if accelerated else config
+    finally:
+        distributed.destroy_process_group()
+
+
+def is_chief() -> bool:
+    """Whether this process writes and speaks for the team."""
+    return not distributed.is_initialized() or distributed.get_rank() == 0

@@ -1,0 +1,1 @@
+"""The laws on implementations: records of kind `verify`."""

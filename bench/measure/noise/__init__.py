@@ -1,0 +1,1 @@
+"""The quality of the noise, and its cost in instructions: records of kind `noise`."""

@@ -1,0 +1,258 @@
+"""Bits per dimension of one model on one data set, with everything that must be said beside the number."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.terminal.progress import progress
+from ddpm_ref.elbo import ElboTerms, elbo
+from ddpm_ref.estimator import estimate_elbo
+from ddpm_ref.estimator.surrogate import unit_of
+from ddpm_ref.reverse import Model, Protocol, Variance
+from ddpm_ref.schedule import Schedule
+
+_FULL = "over the images: how much another sample of images of this size would differ"
+_BUDGETED = "of the estimate: how far the full sum over this very set of images may be"
+
+
+@dataclass(frozen=True)
+class Term:
+    """A mean in nats per example with its standard error (0 = exact, None = unknown, since one example has no spread)."""
+
+    nats: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """The bound of a data set, term by term.
+
+    Attributes:
+        terms: `prior`, `diffusion`, `reconstruction`, `total`.
+        curve: mean of the term of step t = 1 … T, nats.
+        dims: D.
+        examples: how many images the mean is over.
+        evaluations: network outputs spent.
+        error_meaning: what the standard errors mean, in words.
+        degrees_of_freedom: of the total's standard error, for Student's t.
+        smooth_curve: the curve is the estimator's fit, not a mean at each t.
+        protocol: how a term was evaluated.
+    """
+
+    terms: dict[str, Term]
+    curve: list[float]
+    dims: int
+    examples: int
+    evaluations: int
+    error_meaning: str
+    degrees_of_freedom: float
+    smooth_curve: bool
+    protocol: Protocol
+
+    def bits(self, nats: float) -> float:
+        """Nats per example → bits per dimension."""
+        return nats / (self.dims * math.log(2))
+
+    def error_in_bits(self, term: Term) -> float | None:
+        """A term's standard error in bits per dimension, None = unknown."""
+        return None if term.stderr is None else self.bits(term.stderr)
+
+    def as_json(self) -> dict[str, Any]:
+        """Strict JSON: every number with its unit in its name."""
+        return {
+            "bits_per_dim": self.bits(self.terms["total"].nats),
+            "bits_per_dim_stderr": self.error_in_bits(self.terms["total"]),
+            "stderr_meaning": self.error_meaning,
+            "stderr_degrees_of_freedom": self.degrees_of_freedom,
+            "terms_nats": {
+                name: {"mean": term.nats, "stderr": term.stderr}
+                for name, term in self.terms.items()
+            },
+            "curve_nats": self.curve,
+            "curve_is_smoothed": self.smooth_curve,
+            "dims": self.dims,
+            "examples": self.examples,
+            "evaluations": self.evaluations,
+            "protocol": {
+                "T": self.protocol.T,
+                "parameterization": self.protocol.parameterization,
+                "variance": self.protocol.variance,
+                "decoder": self.protocol.decoder,
+                "levels": self.protocol.levels,
+                "clip": self.protocol.clip,
+                "draws": self.protocol.draws,
+                "seed": self.protocol.seed,
+                "text": self.protocol.describe(),
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Which model, on which data, under which protocol: the keywords of `elbo`; `source` is the data set in a record's words."""
+
+    model: Model
+    data: Tensor
+    source: Mapping[str, Any]
+    schedule: Schedule
+    parameterization: str
+    variance: Variance
+    decoder: str
+    levels: int | None
+    clip: float | None
+    seed: int
+    draws: int
+    batch_size: int
+
+
+def by_budget(question: Question, evaluations: int) -> Likelihood:
+    """`estimate_elbo` with a budget of network evaluations."""
+    found = estimate_elbo(
+        question.model,
+        question.data,
+        question.schedule,
+        evaluations=evaluations,
+        parameterization=question.parameterization,
+        variance=question.variance,
+        decoder=question.decoder,
+        levels=question.levels,
+        seed=question.seed,
+        clip=question.clip,
+        batch_size=question.batch_size,
+    )
+    unit = found.dims * math.log(2)
+    return Likelihood(
+        terms={
+            "prior": Term(found.prior, 0.0),
+            "diffusion": Term(*found.diffusion),
+            "reconstruction": Term(*found.reconstruction),
+            "total": Term(found.bits_per_dim * unit, found.stderr * unit),
+        },
+        curve=found.curve.tolist(),
+        dims=found.dims,
+        examples=found.data_size,
+        evaluations=found.evaluations,
+        error_meaning=_BUDGETED,
+        degrees_of_freedom=found.degrees_of_freedom,
+        smooth_curve=True,
+        protocol=found.protocol,
+    )
+
+
+def by_full_sum(question: Question) -> Likelihood:
+    """`elbo` over all images and all t, a block of images at a time."""
+    size = len(question.data)
+    block = max(1, min(size, 64))
+    starts = range(0, size, block)
+    parts = [
+        elbo(
+            question.model,
+            question.data[start : start + block],
+            question.schedule,
+            parameterization=question.parameterization,
+            variance=question.variance,
+            decoder=question.decoder,
+            levels=question.levels,
+            seed=question.seed,
+            draws=question.draws,
+            clip=question.clip,
+            batch_size=question.batch_size,
+            first_index=start,
+        )
+        for start in progress(starts, total=len(starts), label="full sum over t")
+    ]
+    return _summed(parts, size * question.schedule.T * question.draws)
+
+
+def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
+    prior = torch.cat([part.prior for part in parts])
+    diffusion = torch.cat([part.diffusion for part in parts])
+    reconstruction = torch.cat([part.reconstruction for part in parts])
+    protocol = parts[0].protocol
+    if protocol is None:
+        raise ValueError("these terms carry no protocol: they were not evaluated by `elbo`")
+    return Likelihood(
+        terms={
+            "prior": _mean(prior),
+            "diffusion": _mean(diffusion.sum(dim=1)),
+            "reconstruction": _mean(reconstruction),
+            "total": _mean(prior + diffusion.sum(dim=1) + reconstruction),
+        },
+        curve=[reconstruction.mean().item(), *diffusion.mean(dim=0).tolist()],
+        dims=parts[0].dims,
+        examples=len(prior),
+        evaluations=evaluations,
+        error_meaning=_FULL,
+        degrees_of_freedom=len(prior) - 1,
+        smooth_curve=False,
+        protocol=protocol,
+    )
+
+
+def _mean(values: Tensor) -> Term:
+    unit = unit_of(values)
+    spread = unit * (values / unit).std().item() if len(values) > 1 else None
+    return Term(values.mean().item(), None if spread is None else spread / math.sqrt(len(values)))
+
+
+def as_text(found: Likelihood) -> str:
+    """A table of the terms, the meaning of the errors, and the protocol."""
+    names = {
+        "prior": "L_T   prior",
+        "diffusion": "ΣL_t  diffusion",
+        "reconstruction": "L_0   reconstruction",
+        "total": "total bound",
+    }
+    lines = [f"{'':22}{'nats/example':>24}{'bits/dim':>24}"]
+    for key, name in names.items():
+        term = found.terms[key]
+        lines.append(
+            f"{name:22}{_with_error(term.nats, term.stderr):>24}"
+            f"{_with_error(found.bits(term.nats), found.error_in_bits(term)):>24}"
+        )
+    lines += [
+        f"± standard error {found.error_meaning}{_reach(found.degrees_of_freedom)}",
+        f"{found.examples} examples of {found.dims} dimensions, {found.evaluations} network evaluations",
+        f"protocol: {found.protocol.describe()}",
+    ]
+    return "\n".join(lines)
+
+
+def _reach(degrees_of_freedom: float) -> str:
+    """How many standard errors of the total the 95 % interval reaches."""
+    from scipy.stats import t
+
+    if degrees_of_freedom == 0:
+        return "; one image cannot tell"
+    reach = t.ppf(0.975, degrees_of_freedom)
+    return f"; 95 % interval of the total: ± {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
+
+
+def _with_error(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:.5f} ± unknown"
+    return f"{value:.5g} (exact)" if error == 0 else f"{value:.5f} ± {error:.2g}"
+
+
+def draw_curve(found: Likelihood, path: str) -> None:
+    """The term of every step over t, on logarithmic axes, as a picture whose kind the file name's ending says."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axes = figure.subplots()
+    steps = range(1, len(found.curve) + 1)
+    bits = [max(found.bits(value), 0.0) for value in found.curve]
+    axes.plot(list(steps)[1:], bits[1:], label="L_{t-1}, t ≥ 2", color="#0068a8")
+    axes.plot([1], bits[:1], "o", label="L_0 (decoder)", color="#c8500a")
+    axes.set(xscale="log", xlabel="step t", ylabel="bits/dim")
+    axes.set_yscale("symlog", linthresh=max(max(bits) * 1e-6, 1e-12))
+    total = found.bits(found.terms["total"].nats)
+    axes.set_title(
+        f"bound {total:.4f} bits/dim" + (" (curve smoothed)" if found.smooth_curve else "")
+    )
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

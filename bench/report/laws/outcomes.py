@@ -1,0 +1,49 @@
+"""What page and terminal read off the rows of a verification record: how a law ended, and what is worst."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+SEVERITY = ("bug", "convention", "precision", "pass", "not-offered")
+"""Outcomes, the worst first."""
+
+Row = Mapping[str, Any]
+
+
+def failed(row: Row) -> bool:
+    """Whether the law was violated, or raised."""
+    return row["status"] in ("fail", "error")
+
+
+def kind(row: Row) -> str:
+    """`pass`, `not-offered`, or the class of the failure."""
+    return str(row["classification"] or "bug") if failed(row) else str(row["status"])
+
+
+def worst(rows: Iterable[Row]) -> str:
+    """The worst outcome of some rows, `not-offered` for none."""
+    kinds = {kind(row) for row in rows}
+    return next((name for name in SEVERITY if name in kinds), "not-offered")
+
+
+def by_law(rows: Iterable[Row], implementation: str) -> dict[str, list[Row]]:
+    """The rows of one implementation by law."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["implementation"] == implementation:
+            grouped.setdefault(row["law"], []).append(row)
+    return grouped
+
+
+def counts(grouped: Mapping[str, Sequence[Row]]) -> dict[str, int]:
+    """How many laws ended in each way, by the worst over dtypes."""
+    kinds = [worst(rows) for rows in grouped.values()]
+    return {name: kinds.count(name) for name in SEVERITY}
+
+
+def root(row: Row) -> str:
+    """Type, text and line of what was raised, "" where nothing was: failures that share it have one cause."""
+    for mark in (" raised ", "no case can be made: "):
+        if mark in row["message"]:
+            return str(row["message"].partition(mark)[2])
+    return ""

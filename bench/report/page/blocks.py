@@ -1,0 +1,138 @@
+"""What a report is made of: frozen blocks, drawn by one renderer each for HTML, Markdown and JSON.
+
+A measuring module turns its records into one `Section`:
+
+    def section(records: Sequence[Record]) -> Section | None: ...
+
+It picks the records of its own kind and answers None where there are none. It computes nothing that
+depends on the time, the machine or a random number: the same records give the same section.
+
+**Text** (paragraphs, notes, captions, cells, headlines) may hold `code` in backticks, **bold** in
+two stars, *emphasis* in one and [a link](address); nothing else is markup. Write formulas in Unicode (ε, x₀, √ᾱ_t, λ):
+it is readable in all three renderings, in figures too.
+
+**Tables** hold strings: the section decides on digits and units. A `Cell` adds a tone (colour in
+HTML, a sign in Markdown) and a hint. Columns of numbers are found and aligned by the renderer.
+
+**Figures** draw into the matplotlib figure that they are given, already in the shared style
+(`bench.report.page.figures`): use `PALETTE[i]` or the default cycle, and set neither fonts nor
+backgrounds. Say in `alt` what a reader sees in it, with its numbers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+Tone = Literal["plain", "good", "bad", "warn", "muted", "strong"]
+"""plain · good (holds) · bad (fails) · warn (holds with a reservation) · muted · strong."""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Running text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A remark set apart: what the reader must know before trusting the block before it."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Commands or a snippet, kept as it is."""
+
+    text: str
+    language: str = "sh"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell with a tone, and a hint shown on hovering (never the only place of a fact)."""
+
+    text: str
+    tone: Tone = "plain"
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Header and rows of equal length; the first column names the row.
+
+    Raises:
+        ValueError: a row is longer or shorter than the header.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Cell]]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise ValueError(
+                    f"a row of {len(row)} cells under a header of {len(self.header)}: {row!r}; "
+                    "give one cell per column"
+                )
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing.
+
+    Attributes:
+        name: short and unique in the report: `loss-curves`; the file name in Markdown.
+        draw: called with an empty matplotlib figure in the shared style.
+        caption: what it shows and what follows from it.
+        alt: what a reader who cannot see it needs; the caption where empty.
+        size: width and height in inches; 7 is the full width of the text.
+    """
+
+    name: str
+    draw: "Callable[[Canvas], None]"
+    caption: str
+    alt: str = ""
+    size: tuple[float, float] = (7.0, 3.6)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Blocks that only some readers want: folded behind `summary` in HTML, in line elsewhere."""
+
+    summary: str
+    blocks: "Sequence[Block]"
+
+
+Block = Paragraph | Note | Code | Table | Figure | Fold
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the report.
+
+    Attributes:
+        title: its heading.
+        blocks: what is in it, in order.
+        data: the numbers behind it, for report.json (JSON types, finite or None).
+        headlines: sentences for the verdict on top of the report, most important first; each stands
+            alone and carries its figures.
+        failed: the part is missing or broken, or a law failed: the report says so on top.
+    """
+
+    title: str
+    blocks: Sequence[Block]
+    data: Mapping[str, Any] = field(default_factory=dict)
+    headlines: Sequence[str] = ()
+    failed: bool = False
+
+    @property
+    def key(self) -> str:
+        """The title as an anchor: `How to reproduce` → `how-to-reproduce`."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())

@@ -1,0 +1,80 @@
+"""report.html: one file, no network, no script; light or dark, on a phone and on paper.
+
+The template decides on the look (`templates/report.html`, `templates/style.css`); this module turns
+blocks into what the template places: inline markup into HTML, figures into SVG, columns of numbers
+into right-aligned ones.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from bench.report.page import figures
+from bench.report.page.blocks import Block, Cell, Table
+from bench.report.page.document import Report
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_NUMBER = re.compile(r"[<>≤≥≈±~×]?\s*[-−+]?\s*(\d|∞)|–$|—$|$")
+_MARKUP = (
+    (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
+    (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
+    (re.compile(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])"), r"<em>\1</em>"),
+    (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r'<a href="\2">\1</a>'),
+)
+
+
+def render(report: Report, drawings: Mapping[str, str]) -> str:
+    """The report as one self-contained HTML page.
+
+    Args:
+        report: what to render.
+        drawings: the SVG of each figure, by its name.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["inline"] = inline
+    environment.tests["numeric"] = is_number
+    page = environment.get_template("report.html")
+    return page.render(
+        report=report,
+        style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
+        palette=list(zip(figures.PALETTE, figures.DARK_PALETTE, strict=True)),
+        kind=_kind,
+        drawings=drawings,
+        columns=_numeric_columns,
+    )
+
+
+def inline(text: str) -> Markup:
+    """`code`, **bold**, *emphasis* and [links](address) as HTML; everything else is escaped."""
+    result = str(escape(text))
+    for pattern, replacement in _MARKUP:
+        result = pattern.sub(replacement, result)
+    return Markup(result)
+
+
+def is_number(text: str) -> bool:
+    """Whether a cell reads as a number, with or without interval and unit, or as a missing one."""
+    return bool(_NUMBER.match(text.replace("**", "")))
+
+
+def _kind(block: Block) -> str:
+    return type(block).__name__
+
+
+def _numeric_columns(table: Table) -> list[bool]:
+    """For each column, whether all of its cells are numbers, which align to the right."""
+    texts = [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows]
+    columns = list(zip(*texts, strict=True)) or [()] * len(table.header)
+    return [
+        index > 0 and any(column) and all(map(is_number, column))
+        for index, column in enumerate(columns)
+    ]

@@ -1,0 +1,5 @@
+"""The study: contrasts over paired seeds, the verdict in sentences, figures, and the section of the page."""
+
+from bench.report.study.chapter import section
+
+__all__ = ["section"]

@@ -1,0 +1,60 @@
+"""Title and subtitle of a report: which question its records can answer, and where they are from."""
+
+from collections.abc import Iterable, Sequence
+
+from bench.record import Record
+from bench.record.environment import commit_label
+
+TITLES = {
+    "study": "Should a diffusion model predict the noise or the image?",
+    "verify": "Is the diffusion mathematics right?",
+    "throughput": "How fast can a batch be noised?",
+    "throughput-contest": "How fast can a batch be noised?",
+    "gpu-visit": "How fast can a batch be noised?",
+    "bound": "What does the variational bound cost?",
+    "estimator": "What does a bits/dim figure cost?",
+    "mutation": "Would the tests notice?",
+}
+"""Kind of record → the question that it answers; the first kind that is present gives the title."""
+
+
+def title(records: Sequence[Record]) -> str:
+    """The question of the first kind in `TITLES` that is present."""
+    return TITLES.get(_main_kind(records), "Diffusion objectives")
+
+
+def _main_kind(records: Sequence[Record]) -> str:
+    kinds = {record.kind for record in records}
+    return next((kind for kind in TITLES if kind in kinds), "")
+
+
+def subtitle(records: Sequence[Record]) -> str:
+    """Data of the records that answer the title's question, machine, commit and dates of all measurements."""
+    if not records:
+        return "No records."
+    kind = _main_kind(records)
+    days = sorted({record.created[:10] for record in records})
+    period = days[0] if len(days) == 1 else f"{days[0]} … {days[-1]}"
+    parts = [
+        *_distinct(
+            r.data["name"] for r in records if r.kind == kind and r.data and "name" in r.data
+        ),
+        *_distinct(_machine(r) for r in records),
+        f"commit {', '.join(_distinct(commit_label(r.environment) for r in records))}",
+        f"measured {period}",
+    ]
+    return " · ".join(parts)
+
+
+def _machine(record: Record) -> str:
+    accelerator = record.environment.get("accelerator")
+    if accelerator:
+        return str(accelerator["name"])
+    machine = record.environment.get("machine", {})
+    cores = machine.get("cores")
+    plural = "" if cores == 1 else "s"
+    return f"{machine.get('cpu', 'unknown processor')}, {cores} core{plural}"
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values))

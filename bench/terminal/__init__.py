@@ -1,0 +1,1 @@
+"""What a user meets first: messages about mistakes, and progress."""

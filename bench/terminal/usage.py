@@ -1,0 +1,185 @@
+"""Errors of use: one clear line with the remedy, exit status 2, no traceback.
+
+An error of use is something that the reader of the message can mend: a misspelt name, a folder
+that cannot be written, a package that is not installed. Everything else is a defect of this
+program and keeps its traceback.
+"""
+
+import difflib
+import os
+import sysconfig
+import tempfile
+import traceback
+from argparse import ArgumentTypeError
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UsageError(Exception):
+    """A mistake in how the program was called: its one line names value, rule and remedy."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, together with what is finished and where it lies (one or more lines)."""
+
+
+@contextmanager
+def on_interrupt(describe: Callable[[], str]) -> Iterator[None]:
+    """Inside the block Ctrl-C becomes `Interrupted(describe())`: what is done and where it lies.
+
+    An `Interrupted` from further inside passes unchanged: the innermost block knows best.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt as stop:
+        raise Interrupted(describe()) from stop
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in `known`, with the nearest names first.
+
+    Args:
+        kind: what the name stands for, such as "data set".
+        name: what was given.
+        known: the names that exist; all are listed when none is near.
+    """
+    return UsageError(_unknown_text(kind, name, known))
+
+
+def one_of(kind: str, known: Iterable[str]) -> Callable[[str], str]:
+    """An argparse `type=` that accepts the names in `known` and otherwise names the nearest."""
+    names = tuple(known)
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise ArgumentTypeError(_unknown_text(kind, name, names))
+        return name
+
+    return check
+
+
+def at_least(minimum: int) -> Callable[[str], int]:
+    """An argparse `type=` for whole numbers that are not below `minimum`."""
+
+    def check(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise ArgumentTypeError(f"{value} is too small: the least is {minimum}")
+        return value
+
+    return check
+
+
+def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> Path:
+    """Create `path` (with parents) where needed, prove that a file can be written there, return it.
+
+    Called before hours of work, so that the work is not lost at its end.
+
+    Args:
+        path: the folder.
+        option: which option named it, for the message.
+
+    Raises:
+        UsageError: `path` is a file, cannot be created or cannot be written.
+    """
+    directory = Path(path).expanduser()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UsageError(
+            f"cannot write to {str(path)!r}: {reason}; choose another folder with {option}"
+        ) from error
+    return directory
+
+
+def writable_file(path: str | os.PathLike[str], option: str) -> Path:
+    """`path`, proven to be writable before the work and left as it is: what is there stays, and nothing is created.
+
+    Args:
+        path: the file that an option names.
+        option: that option, for the message.
+
+    Raises:
+        UsageError: it is a folder, its folder does not exist, or it cannot be written.
+    """
+    file = Path(path).expanduser()
+    try:
+        new = not file.exists()
+        file.open("ab").close()
+        if new:
+            file.unlink()
+    except OSError as error:
+        raise UsageError(
+            f"{option} {path}: cannot be written: {error.strerror}; choose another place"
+        ) from error
+    return file
+
+
+def readable_file(path: str | os.PathLike[str]) -> Path:
+    """`path` as a `Path`, checked to be a file.
+
+    Raises:
+        UsageError: there is no such file.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "does not exist"
+        raise UsageError(f"cannot read {str(path)!r}: it {what}; give the path of a file")
+    return file
+
+
+def missing_package(module: str) -> UsageError:
+    """The error for an import that failed because a package is not installed, with its remedy."""
+    top = module.partition(".")[0]
+    package = _PACKAGE_OF.get(top, top)
+    return UsageError(
+        f"this needs the Python package {package!r}, which is not installed here; "
+        f"remedy: python -m pip install {package}"
+    )
+
+
+def in_words(error: BaseException) -> str:
+    """Type, text and line of what somebody's own code raised: `KeyError: 'weights' (model.py:12)`.
+
+    The line is the innermost in a file that is neither installed nor ours.
+    """
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, SyntaxError):
+        return f"{kind}: {text}"  # which ends with file and line
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
+    place = "".join(f" ({Path(f.filename).name}:{f.lineno})" for f in theirs[-1:])
+    return f"{kind}: {text}{place}" if text else f"{kind}{place}"
+
+
+_NOT_THEIRS = (
+    "<frozen",
+    *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
+    *(str(Path(__file__).parents[2] / name) + os.sep for name in ("bench", "ddpm_ref")),
+)
+
+
+def _unknown_text(kind: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(set(known))
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+# Where the name that is imported and the name that is installed differ.
+_PACKAGE_OF = {
+    "PIL": "pillow",
+    "denoising_diffusion_pytorch": "denoising-diffusion-pytorch",
+    "flow_matching": "flow-matching",
+    "pytest_benchmark": "pytest-benchmark",
+    "sklearn": "scikit-learn",
+}
