@@ -7,7 +7,7 @@ import torch
 from mpmath import mp as default
 from torch import Tensor
 
-from bench.frechet import Pca, measure
+from bench.metrics.frechet import Pca, measure
 from ddpm_ref import (
     EmpiricalOracle,
     GaussianOracle,
