@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
-from ddpm_ref.estimator import ElboEstimate, estimate_elbo
+from ddpm_ref.estimator import DenoiserError, ElboEstimate, estimate_elbo, optimal_loss
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
 from ddpm_ref.network import MLP, NETWORKS, ArticleDenoiser, DDPMUNet, LowRank, UNet
@@ -82,6 +82,7 @@ __all__ = [
     "WEIGHTINGS",
     "ArticleDenoiser",
     "DDPMUNet",
+    "DenoiserError",
     "ElboEstimate",
     "ElboTerms",
     "EmpiricalOracle",
@@ -109,6 +110,7 @@ __all__ = [
     "linear_schedule",
     "loss",
     "min_snr",
+    "optimal_loss",
     "output_skip",
     "p2",
     "prior_kl",

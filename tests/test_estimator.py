@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import estimate_elbo
-from ddpm_ref.estimator.estimate import degrees_of_freedom, two_stage_error
+from ddpm_ref.estimator.replicates import degrees_of_freedom, two_stage_error
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.reverse import reverse_variance

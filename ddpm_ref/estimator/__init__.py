@@ -1,5 +1,6 @@
-"""The bound of a whole data set from a fixed budget of network evaluations."""
+"""Means over a whole data set from a fixed budget, each with an honest standard error: the bound, a loss, the least loss."""
 
 from ddpm_ref.estimator.estimate import ElboEstimate, estimate_elbo
+from ddpm_ref.estimator.optimal import DenoiserError, optimal_loss
 
-__all__ = ["ElboEstimate", "estimate_elbo"]
+__all__ = ["DenoiserError", "ElboEstimate", "estimate_elbo", "optimal_loss"]

@@ -13,25 +13,9 @@ varies most (`design`): for replicate r of example i, with K points (t_j, ε_j),
 **Unbiased.** E Y_ir = Σ_t E f(i, t, ε) for any q > 0 and any ĥ that do not depend on the replicate's own noise. q comes from a pilot, whose
 evaluations are spent and not averaged; the coefficients of ĥ for one replicate come from the pilot and the *other* replicate.
 
-**Standard error** (two-stage sampling, Cochran 1977, section 10.3). m of N examples are drawn without replacement; with Ȳ_i the mean of
-both replicates, s_b² the variance of Ȳ_i between examples and s_w² the mean of (Y_i1 − Y_i2)²/4, which estimates Var Ȳ_i given i,
-
-    Var θ̂ ≈ (1 − m/N) s_b²/m + (m/N) s_w²/m.                                                                   (3)
-
-The observations are the replicates, not their points, which share noise and offsets. Where the budget reaches all examples, m = N, the
-variation between examples drops out of the error altogether. The lattice between examples only makes (3) larger than the truth: in trials
-by a few percent. (Differences of neighbours in the lattice would take that out, but they were found as much too small.)
-
-**Degrees of freedom.** Each d_i = Y_i1 − Y_i2 knows the variance of its own example with one degree of freedom. Satterthwaite's (1946) for
-a sum of variances v_i is (Σ v_i)²/Σ v_i²; for normal d_i, E d_i² = 2 v_i and E d_i⁴ = 12 v_i², so that replacing both sums by what is
-unbiased for them gives
-
-    ν_w = 3 (Σ d_i²)²/Σ d_i⁴ − 2,            at most m, and at least max(1, m/3).                                    (4)
-
-It is 1 where a single d_i is all there is. Among many examples that is more likely one replicate which met a rare event than one example
-with all the variance, and then θ̂ errs by about one standard error, for which no wider interval is due: hence the floor. With the m − 1
-of s_b², the two terms B and W of (3) together have ν = (B + W)²/[B²/(m − 1) + W²/ν_w]. The interval is Student's t for ν: for a single
-example it is 6.5 times as wide as the normal one, since two replicates hardly tell how much they vary.
+**Standard error**: m of N examples are drawn without replacement and each has two replicates: `replicates`. The observations are the
+replicates, not their points, which share noise and offsets. The lattice between examples only makes that error larger than the truth: in
+trials by a few percent. (Differences of neighbours in the lattice would take that out, but they were found as much too small.)
 """
 
 import math
@@ -44,6 +28,11 @@ from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
 from ddpm_ref.estimator.latin import latin_normal
+from ddpm_ref.estimator.replicates import (
+    degrees_of_freedom,
+    student_interval,
+    two_stage_error,
+)
 from ddpm_ref.estimator.surrogate import (
     Basis,
     Observations,
@@ -78,7 +67,7 @@ class ElboEstimate:
     Attributes:
         bits_per_dim: the estimate, bits per dimension.
         stderr: its standard error, bits per dimension.
-        degrees_of_freedom: how many independent squares the standard error is worth, eq. (4): 1 for one example, from a third
+        degrees_of_freedom: how many independent squares the standard error is worth (`replicates`, 2): 1 for one example, from a third
             of their number to all for many.
         evaluations: network outputs spent, the pilot's included; never above the budget.
         prior: mean L_T, nats, exact.
@@ -113,12 +102,7 @@ class ElboEstimate:
         Raises:
             ValueError: level outside (0, 1).
         """
-        from scipy.stats import t
-
-        if not 0 < level < 1:
-            raise ValueError(f"level = {level}; a probability between 0 and 1: pass level=0.95")
-        reach = float(t.ppf(0.5 + level / 2, self.degrees_of_freedom)) * self.stderr
-        return self.bits_per_dim - reach, self.bits_per_dim + reach
+        return student_interval(self.bits_per_dim, self.stderr, self.degrees_of_freedom, level)
 
 
 def estimate_elbo(
@@ -349,35 +333,3 @@ def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> El
         data_size=size,
         protocol=survey.process.protocol(draws=1, seed=seed),
     )
-
-
-def two_stage_error(replicates: Tensor, size: int) -> float:
-    """Eq. (3): the standard error of the mean of `[m, 2]` replicates of m out of `size` examples."""
-    unit = unit_of(replicates)
-    return unit * math.sqrt(sum(_variance_parts(replicates / unit, size)))
-
-
-def degrees_of_freedom(replicates: Tensor, size: int) -> float:
-    """ν of `two_stage_error`, eq. (4): less than m where few examples have most of the variance."""
-    many, replicates = len(replicates), replicates / unit_of(replicates)
-    between, within = _variance_parts(replicates, size)
-    if not 0 < between + within < math.inf:  # nothing varies, or the model diverged
-        return float(many)
-    squares = (replicates[:, 0] - replicates[:, 1]).square()
-    squares = squares / squares.max().clamp(min=torch.finfo(squares.dtype).tiny)
-    alike = (squares.sum().square() / squares.square().sum()).item()
-    share = within / (between + within)
-    inside = min(many, max(3 * alike - 2, 1, many / 3))
-    inverse = share**2 / inside
-    if many < size:
-        inverse += (1 - share) ** 2 / (many - 1)
-    return 1 / inverse
-
-
-def _variance_parts(replicates: Tensor, size: int) -> tuple[float, float]:
-    """The terms of (3): between examples, which is none where all are visited, and within them."""
-    many = len(replicates)
-    share = many / size
-    within = (replicates[:, 0] - replicates[:, 1]).square().mean().item() / 4
-    between = replicates.mean(dim=1).var().item() if many < size else 0.0
-    return (1 - share) * between / many, share * within / many
