@@ -27,7 +27,7 @@ The laws that all of this obeys, and the adapters that hold other people's code 
 from typing import TYPE_CHECKING, Any
 
 from ddpm_ref.config import TrainConfig
-from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
+from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import DenoiserError, ElboEstimate, estimate_elbo, optimal_loss
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
@@ -57,6 +57,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
     sigmoid_schedule,
 )
+from ddpm_ref.terms import ElboTerms, prior_kl
 from ddpm_ref.trainer import Step, train
 
 if TYPE_CHECKING:

@@ -29,13 +29,13 @@ from ddpm_ref.parameterization import PARAMETERIZATIONS
 from ddpm_ref.schedule import (
     SCHEDULES,
     Schedule,
+    log_snr_schedule,
     rescale_to_zero_terminal_snr,
-    schedule_from_log_snr,
 )
 from ddpm_ref.toml import parse_toml, to_toml
 from ddpm_ref.validation import unknown_name
 
-__all__ = ["TRAINING_SCHEDULES", "TrainConfig", "log_snr_schedule", "parse_toml"]
+__all__ = ["TRAINING_SCHEDULES", "TrainConfig", "parse_toml"]
 
 Option: TypeAlias = (
     "bool | int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
@@ -57,19 +57,6 @@ _LEAST = {
     "clip_factor": 1.0,
 }
 _BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "clip_decay")
-
-
-def log_snr_schedule(T: int, first: float = 10.0, last: float = -10.0) -> Schedule:
-    """λ_t = first + (last − first)(t−1)/(T−1): log-SNR falls evenly; the range is the same for every T ≥ 2.
-
-    Args:
-        T: number of steps, ≥ 2.
-        first: λ_1, above `last`.
-        last: λ_T.
-    """
-    if T < 2:
-        raise ValueError(f"T = {T}; a range from {first} to {last} needs T >= 2 steps")
-    return schedule_from_log_snr(torch.linspace(first, last, T, dtype=torch.float64))
 
 
 TRAINING_SCHEDULES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "log_snr": log_snr_schedule}

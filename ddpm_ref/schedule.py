@@ -342,6 +342,19 @@ def sigmoid_schedule(
     return schedule_from_beta(beta.clamp(max=max_beta))
 
 
+def log_snr_schedule(T: int, first: float = 10.0, last: float = -10.0) -> Schedule:
+    """λ_t = first + (last − first)(t−1)/(T−1): log-SNR falls evenly; the range is the same for every T ≥ 2.
+
+    Args:
+        T: number of steps, ≥ 2.
+        first: λ_1, above `last`.
+        last: λ_T.
+    """
+    if T < 2:
+        raise ValueError(f"T = {T}; a range from {first} to {last} needs T >= 2 steps")
+    return schedule_from_log_snr(torch.linspace(first, last, T, dtype=torch.float64))
+
+
 def rescale_to_zero_terminal_snr(schedule: Schedule) -> Schedule:
     """Shift and scale √ᾱ so that ᾱ_T = 0 and ᾱ_1 is unchanged (Lin et al. 2024, algorithm 1).
 

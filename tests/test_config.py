@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddpm_ref.config import TRAINING_SCHEDULES, TrainConfig, log_snr_schedule
+from ddpm_ref.config import TRAINING_SCHEDULES, TrainConfig
+from ddpm_ref.schedule import log_snr_schedule
 
 FULL = TrainConfig(
     data='folder:C:\\pictures\\"mine"\x7fé',

@@ -14,7 +14,6 @@ import torch
 from mpmath import MPContext
 from torch import Tensor
 
-from ddpm_ref.elbo import prior_kl
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.objective import WEIGHTINGS, weight
 from ddpm_ref.process import q_posterior, q_sample
@@ -25,6 +24,7 @@ from ddpm_ref.schedule import (
     rescale_to_zero_terminal_snr,
     schedule_from_log_snr,
 )
+from ddpm_ref.terms import prior_kl
 
 MP = MPContext()
 MP.dps = 50

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ddpm_ref.elbo import elbo, prior_kl
+from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import (
@@ -17,6 +17,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
     sigmoid_schedule,
 )
+from ddpm_ref.terms import prior_kl
 
 SCHEDULES = [linear_schedule, cosine_schedule, sigmoid_schedule]
 

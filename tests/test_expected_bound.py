@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from ddpm_ref.elbo import elbo, prior_kl
+from ddpm_ref.elbo import elbo
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.parameterization import convert
 from ddpm_ref.schedule import (
@@ -16,6 +16,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
     sigmoid_schedule,
 )
+from ddpm_ref.terms import prior_kl
 from tests.samples import draw, gaussian, line, random
 
 SCHEDULES = {"linear": linear_schedule, "cosine": cosine_schedule, "sigmoid": sigmoid_schedule}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_ref.elbo import elbo, prior_kl
+from ddpm_ref.elbo import elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.objective import WEIGHTINGS, loss, weight
@@ -27,6 +27,7 @@ from ddpm_ref.schedule import (
     schedule_from_beta,
     schedule_from_log_snr,
 )
+from ddpm_ref.terms import prior_kl
 
 SHORT = [SCHEDULES[name](T) for name, T in itertools.product(SCHEDULES, (2, 13))]
 IDS = [f"{name}-{T}" for name, T in itertools.product(SCHEDULES, (2, 13))]

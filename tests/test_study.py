@@ -29,11 +29,11 @@ from bench.record.study import MEASURES, measure, steps_to_reach, value_of
 from bench.report.study.chapter import section
 from bench.report.study.effects import contrast, main_effects, output_effect, weighting_effect
 from bench.report.study.verdict import any_failed, number, sentences
-from ddpm_ref.config import log_snr_schedule
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.schedule import (
     cosine_schedule,
     linear_schedule,
+    log_snr_schedule,
     rescale_to_zero_terminal_snr,
 )
 

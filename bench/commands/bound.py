@@ -2,7 +2,7 @@
 
 import argparse
 
-from bench.commands import elbo as elbo_command
+from bench.commands.subject import add_subject, question_from
 from bench.terminal.usage import at_least, writable_directory
 
 HELP = """measure the exact bound: gaps, limits, identities, the price of each reverse variance
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grid", action="store_true", help="Monte Carlo of `elbo` in every cell")
     parser.add_argument("--samples", type=at_least(100), default=1000, help="of each cell (1000)")
     parser.add_argument("--price", metavar="CHECKPOINT", dest="checkpoint", help="a trained model")
-    elbo_command.add_subject(parser)
+    add_subject(parser)
     parser.add_argument(
         "--out", default="reports/records", metavar="DIR", help="where the record goes"
     )
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _model_prices(arguments: argparse.Namespace) -> dict[str, object]:
     from bench.measure.bound.prices import model_prices
 
-    question = elbo_command.question_from(arguments)
+    question = question_from(arguments)
     steps = sorted({T for T in (10, 100, 1000) if T < question.schedule.T} | {question.schedule.T})
     rows = model_prices(
         question.model, question.data, question.schedule, question.parameterization, tuple(steps)

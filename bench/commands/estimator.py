@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from bench.commands import elbo as elbo_command
+from bench.commands.subject import add_subject, question_from
 from bench.terminal.usage import at_least, writable_directory
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _MATTERS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="of `ddpm-bench train`")
-    elbo_command.add_subject(parser)
+    add_subject(parser)
     parser.add_argument(
         "--evaluations",
         type=at_least(32),
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.record import save
 
     directory = writable_directory(arguments.out)
-    question = elbo_command.question_from(arguments)
+    question = question_from(arguments)
     pool = fill_pool(question, arguments.reference_draws)
     subject, command = _subject(arguments)
     honest = True

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from bench.terminal.progress import progress
-from ddpm_ref.elbo import ElboTerms, elbo
+from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.estimator.surrogate import unit_of
 from ddpm_ref.reverse import Model, Protocol, Variance
 from ddpm_ref.schedule import Schedule
+from ddpm_ref.terms import ElboTerms
 
 _FULL = "over the images: how much another sample of images of this size would differ"
 _BUDGETED = "of the estimate: how far the full sum over this very set of images may be"
@@ -197,62 +198,3 @@ def _mean(values: Tensor) -> Term:
     unit = unit_of(values)
     spread = unit * (values / unit).std().item() if len(values) > 1 else None
     return Term(values.mean().item(), None if spread is None else spread / math.sqrt(len(values)))
-
-
-def as_text(found: Likelihood) -> str:
-    """A table of the terms, the meaning of the errors, and the protocol."""
-    names = {
-        "prior": "L_T   prior",
-        "diffusion": "ΣL_t  diffusion",
-        "reconstruction": "L_0   reconstruction",
-        "total": "total bound",
-    }
-    lines = [f"{'':22}{'nats/example':>24}{'bits/dim':>24}"]
-    for key, name in names.items():
-        term = found.terms[key]
-        lines.append(
-            f"{name:22}{_with_error(term.nats, term.stderr):>24}"
-            f"{_with_error(found.bits(term.nats), found.error_in_bits(term)):>24}"
-        )
-    lines += [
-        f"± standard error {found.error_meaning}{_reach(found.degrees_of_freedom)}",
-        f"{found.examples} examples of {found.dims} dimensions, {found.evaluations} network evaluations",
-        f"protocol: {found.protocol.describe()}",
-    ]
-    return "\n".join(lines)
-
-
-def _reach(degrees_of_freedom: float) -> str:
-    """How many standard errors of the total the 95 % interval reaches."""
-    from scipy.stats import t
-
-    if degrees_of_freedom == 0:
-        return "; one image cannot tell"
-    reach = t.ppf(0.975, degrees_of_freedom)
-    return f"; 95 % interval of the total: ± {reach:.3g} of them (Student's t, {degrees_of_freedom:.3g} degrees of freedom)"
-
-
-def _with_error(value: float, error: float | None) -> str:
-    if error is None:
-        return f"{value:.5f} ± unknown"
-    return f"{value:.5g} (exact)" if error == 0 else f"{value:.5f} ± {error:.2g}"
-
-
-def draw_curve(found: Likelihood, path: str) -> None:
-    """The term of every step over t, on logarithmic axes, as a picture whose kind the file name's ending says."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    axes = figure.subplots()
-    steps = range(1, len(found.curve) + 1)
-    bits = [max(found.bits(value), 0.0) for value in found.curve]
-    axes.plot(list(steps)[1:], bits[1:], label="L_{t-1}, t ≥ 2", color="#0068a8")
-    axes.plot([1], bits[:1], "o", label="L_0 (decoder)", color="#c8500a")
-    axes.set(xscale="log", xlabel="step t", ylabel="bits/dim")
-    axes.set_yscale("symlog", linthresh=max(max(bits) * 1e-6, 1e-12))
-    total = found.bits(found.terms["total"].nats)
-    axes.set_title(
-        f"bound {total:.4f} bits/dim" + (" (curve smoothed)" if found.smooth_curve else "")
-    )
-    axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ddpm_ref import __version__
 from ddpm_ref.conformance.implementation import Bound, Implementation, Model, NotOffered, Posterior
 from ddpm_ref.conformance.setting import Setting
-from ddpm_ref.elbo import ElboTerms, elbo, prior_kl
+from ddpm_ref.elbo import elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample
 from ddpm_ref.noise import NoiseStream, Use
@@ -33,6 +33,7 @@ from ddpm_ref.schedule import (
     schedule_from_beta,
     schedule_from_log_snr,
 )
+from ddpm_ref.terms import ElboTerms, prior_kl
 
 _HYBRID_LAMBDA = 0.001
 

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator.control import GaussianControl
 from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
 from ddpm_ref.estimator.latin import latin_normal
@@ -52,6 +51,7 @@ from ddpm_ref.reverse import (
     reverse_variance,
 )
 from ddpm_ref.schedule import Schedule
+from ddpm_ref.terms import prior_kl
 from ddpm_ref.validation import check_count
 
 _PILOT_SHARE = 0.08

@@ -24,11 +24,11 @@ import math
 import torch
 from torch import Tensor
 
-from ddpm_ref.elbo import ElboTerms
 from ddpm_ref.oracle.base import Oracle, check_examples, eigensystem, parameter
 from ddpm_ref.oracle.expected import expected_terms
 from ddpm_ref.reverse import Variance, reverse_variance
 from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.terms import ElboTerms
 
 _LOG_2PI = math.log(2 * math.pi)
 

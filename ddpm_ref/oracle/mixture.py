@@ -21,11 +21,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddpm_ref.elbo import ElboTerms
 from ddpm_ref.oracle.base import Oracle, eigensystem, parameter
 from ddpm_ref.oracle.expected import expected_terms
 from ddpm_ref.reverse import Variance
 from ddpm_ref.schedule import Schedule, check_schedule
+from ddpm_ref.terms import ElboTerms
 
 _LOG_2PI = math.log(2 * math.pi)
 

@@ -24,11 +24,11 @@ from bench.metrics.bits_per_dim import Question
 from bench.record import Record, new_record, series
 from bench.record.statistics import proportion_interval, ratio_interval
 from bench.terminal.progress import progress
-from ddpm_ref.elbo import prior_kl
 from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.kernels import fast_normal
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.reverse import evaluation_mode, reverse_process
+from ddpm_ref.terms import prior_kl
 
 _UNIFORM_SHARE = 0.001
 _POOL_STEP = 1 << 30
