@@ -23,6 +23,9 @@ bound, not to a picture.
 **Fewer steps.** `steps = K` visits K of the T steps, evenly spaced with 1 and T among them, through `Schedule.respaced`: each formula above holds with the
 respaced tables, the model still receives the index that it was trained with.
 
+**Precision.** A step near the clean end changes x by 1e-4 of itself, which bfloat16 rounds away: the state is kept in float32 or wider, and
+only what the network is handed and what the caller gets is in their dtype.
+
 **Randomness.** x_T is step 0 and z of the step at index t is step t of `Use.SAMPLER`; samples depend on (seed, index) and not on how they are batched.
 """
 
@@ -196,7 +199,7 @@ def sample(
         seed: of the noise.
         first_index: index of the first sample: `first_index=64` continues a batch of 64.
         device: default: the model's, else the CPU.
-        dtype: default: the model's, else float32.
+        dtype: of the samples and of what the model is handed; the state between steps is float32 or wider. Default: the model's, else float32.
 
     Raises:
         ValueError: unknown names, a schedule that cannot be walked so, an eta that the sampler does not use, a model output of
@@ -241,8 +244,8 @@ def sample_steps(
     check_count("first_index", first_index, least=0)
     walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
     device, dtype = _place(model, device, dtype)
-    noise = _SamplerNoise(NoiseStream(seed), sizes, first_index, device, dtype)
-    return _walk(model, walked, noise, parameterization, rule)
+    noise = _SamplerNoise(NoiseStream(seed), sizes, first_index, device, compute_dtype(dtype))
+    return _walk(model, walked, noise, parameterization, rule, dtype)
 
 
 @dataclass(frozen=True)
@@ -271,14 +274,15 @@ def _walk(
     noise: _SamplerNoise,
     parameterization: str,
     rule: SamplerRule,
+    dtype: torch.dtype,
 ) -> Iterator[Tensor]:
     x_t = noise.at(0)
-    yield x_t
+    yield x_t.to(dtype)
     for index in range(schedule.T, 0, -1):
         t = torch.full((noise.shape[0],), index, dtype=torch.int64, device=noise.device)
         with evaluation_mode(model):
             # A copy: a network may begin with a layer that works in place.
-            output = model(x_t.clone(), schedule.original_timesteps(t))
+            output = model(x_t.to(dtype, copy=True), schedule.original_timesteps(t))
         prediction, learned = checked_output(output, x_t)
         reached = step(
             prediction.to(x_t.dtype), x_t, t, schedule, parameterization=parameterization, rule=rule
@@ -288,7 +292,7 @@ def _walk(
             log_var = learned.to(x_t.dtype)
         quiet = index == 1 or (learned is None and rule.added_variance(schedule)[index] == 0)
         x_t = reached.mean if quiet else reached.mean + torch.exp(0.5 * log_var) * noise.at(index)
-        yield x_t
+        yield x_t.to(dtype)
 
 
 def _pair(

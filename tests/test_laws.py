@@ -269,12 +269,41 @@ class Rescaled(SigmaSpace):
 def test_a_declared_convention_is_neither_bug_nor_pass() -> None:
     implementation = SigmaSpace()
     implementation.conventions = (
-        Convention("sigma space", "x_t is x0 + σ ε", "its documentation", Rescaled),
+        Convention("sigma space", "x_t is x0 + σ ε", "its documentation", Rescaled, ("I1",)),
     )
     (outcome, *_) = examine(LAWS["I1-marginal"], implementation)
     assert (outcome.status, outcome.classification) == ("fail", "convention")
     assert outcome.convention is not None
     assert outcome.convention.startswith("sigma space")
+
+
+def test_a_convention_excuses_the_laws_that_it_names_and_reads_the_class_under_test() -> None:
+    sigma = Convention("sigma space", "x_t is x0 + σ ε", "its documentation", Rescaled, ("I15",))
+    implementation = SigmaSpace()
+    implementation.conventions = (sigma,)
+    (outcome, *_) = examine(LAWS["I1-marginal"], implementation)
+    assert outcome.classification == "bug"
+
+    class Fork(SigmaSpace):
+        factor = 1.0
+        conventions = (replace(sigma, laws=("I1-marginal",)),)
+
+        def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            return self.factor * super().q_sample(setting, x0, t, noise)
+
+    assert examine(LAWS["I1-marginal"], Fork())[0].classification == "convention"
+    fork = Fork()
+    fork.factor = (
+        2.0  # a state of this one instance, which a reading of the stock class would not have
+    )
+    assert examine(LAWS["I1-marginal"], fork)[0].classification == "bug"
+
+
+@pytest.mark.parametrize("words", [{"laws": ()}, {"laws": "I1"}, {"reading": lambda: 1 / 0}])
+def test_a_convention_without_laws_or_a_class_is_refused(words: dict) -> None:
+    fields = {"name": "n", "statement": "s", "source": "p", "reading": Rescaled, "laws": ("I1",)}
+    with pytest.raises(TypeError, match="of the convention 'n'"):
+        Convention(**{**fields, **words})
 
 
 class WritesInto(OwnSampler):

@@ -12,7 +12,7 @@ from bench.measure.laws.examine import examine, known_laws, record, subjects
 
 USER_CODE = """
 import torch
-from ddpm_ref.conformance import Convention, Implementation, Setting
+from ddpm_ref.conformance import Implementation, Setting
 
 
 class Base(Implementation):
@@ -134,8 +134,14 @@ class Chatty(Right):
         return super().q_sample(*arguments)
 
 
-class NoReading(NoRoot):
-    conventions = (Convention("other", "means something else", "its page", lambda: 1 / 0),)
+class ForgetsNoise(Right):
+    def q_sample(self, setting, x0, t):
+        return x0
+
+
+class Misspelt(Right):
+    def q_sample(self, setting, x0, t, noise):
+        return kepd * x0
 
 
 class NoDtypes(Right):
@@ -252,11 +258,12 @@ def test_what_a_users_code_raises_or_garbles_is_an_outcome_and_other_laws_run(
 ) -> None:
     file = tmp_path / "verdict.json"
     chosen = laws("I1-marginal", "I2-mean", "I3-target", "I7-definition", "I9-kl")
-    assert run(*chosen, "--against", f"{user_file}:Careless", "--json", str(file)) == 1
+    assert run(*chosen, "--against", f"{user_file}:Careless", "--json", str(file)) == 2
     rows = {r["law"]: r for r in strict(file)["laws"] if r["dtype"] == "float64"}
     assert rows["I1-marginal"]["status"] == "error"
     assert "the network is on fire (users_adapter.py:" in rows["I1-marginal"]["message"]
     assert "returned NoneType" in rows["I2-mean"]["message"]
+    assert rows["I2-mean"]["classification"] == "adapter"
     assert "has shape" in rows["I3-target"]["message"]
     assert "nan" in rows["I7-definition"]["message"]
     assert rows["I7-definition"]["error"] is None
@@ -268,7 +275,7 @@ def test_what_a_users_code_raises_or_garbles_is_an_outcome_and_other_laws_run(
 def test_settings_that_raise_spare_the_laws_that_need_none(user_file: Path, tmp_path: Path) -> None:
     file = tmp_path / "verdict.json"
     chosen = laws("I1-marginal", "I9-kl")
-    assert run(*chosen, "--against", f"{user_file}:NoSettings", "--json", str(file)) == 1
+    assert run(*chosen, "--against", f"{user_file}:NoSettings", "--json", str(file)) == 2
     rows = {r["law"]: r for r in strict(file)["laws"] if r["dtype"] == "float64"}
     assert "KeyError" in rows["I1-marginal"]["message"]
     assert rows["I9-kl"]["status"] == "pass"
@@ -364,10 +371,8 @@ def test_a_file_that_ends_the_program_is_no_success(
         ("Imaginary", "dtype torch.complex128; real numbers are expected"),
         ("Elsewhere", "is a tensor on meta"),
         ("Sparse", "of layout torch.sparse_coo"),
-        ("Numpy", "returned ndarray"),
         ("Unspeakable", "its message cannot be read, ValueError"),
         ("Talkative", "RuntimeError: one two (users_adapter.py:"),
-        ("NoReading", "reading 'other' raised ZeroDivisionError"),
     ],
 )
 def test_what_a_method_does_is_a_failed_law_and_never_a_crash_or_a_pass(
@@ -381,6 +386,24 @@ def test_what_a_method_does_is_a_failed_law_and_never_a_crash_or_a_pass(
     assert rows["I1-marginal"]["classification"] == "bug"
     assert said in rows["I1-marginal"]["message"]
     assert rows["I9-kl"]["status"] in ("pass", "not-offered")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Numpy", "returned ndarray"),
+        ("NoSettings", "no case can be made: KeyError"),
+        ("ForgetsNoise", "the signature is q_sample(self, setting, x0, t, noise)"),
+        ("Misspelt", "NameError: name 'kepd' is not defined"),
+    ],
+)
+def test_what_only_the_adapter_can_be_the_reason_of_is_wrong_usage(
+    user_file: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    assert run(*laws("I1-marginal", "I9-kl"), "--against", f"{user_file}:{name}") == 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert said in printed
+    assert "BUG" not in printed
 
 
 def test_json_on_standard_output_is_alone_there(

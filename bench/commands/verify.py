@@ -1,6 +1,6 @@
 """`ddpm-bench verify`: the laws on this implementation, on an installed library, or on your own adapter.
 
-Exit status: 0 all hold, 1 some law failed (whatever its class), 2 error of use.
+Exit status: 0 all hold, 1 some law failed (whatever its class), 2 wrong usage, among it an adapter that does not keep to the interface.
 """
 
 import argparse
@@ -25,7 +25,8 @@ SCHEMA = "ddpm-bench.verify/1"
 
 _EPILOG = """libraries: diffusers, denoising-diffusion-pytorch, azula, smalldiffusion, flow-matching, article; all = ours and
 every library that is installed. A failure is classified: bug (fails in float64), precision (fails only below, or by
-rounding), convention (holds under a meaning that the adapter declares).
+rounding), convention (holds under a meaning that the adapter declares for this law), adapter (it is the adapter that is wrong:
+its signatures, the types of its results, settings).
 
   ddpm-bench verify                                     this implementation
   ddpm-bench verify --against diffusers                 a library, with the options that behave differently
@@ -81,7 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"record {save(found, directory).name} in {arguments.out}")
     if arguments.json is not None:
         _write_json(found, arguments.json)
-    return 1 if any(one.failed for one in examined) else 0
+    failed = [outcome for one in examined for outcome in one.failed]
+    if any(outcome.classification == "adapter" for outcome in failed):
+        return 2
+    return 1 if failed else 0
 
 
 def _examined(names: Sequence[str], laws: "tuple[Law, ...]") -> "list[Examined]":

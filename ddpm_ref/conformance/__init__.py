@@ -4,8 +4,10 @@
     def test_law(law):
         law(MyAdapter())
 
+or all of them in one call, `check_diffusion(MyAdapter())`.
+
 `implementation` says what an adapter may offer, `lawbook` holds the statements with their derivations, `judge` runs one law, `runner` runs
-all of them and classifies failures, `reference` is this project under its own laws, `mutants` are the defects that prove that
+all of them and classifies failures, `check` does so in one call for other projects, `reference` is this project under its own laws, `mutants` are the defects that prove that
 the laws have teeth.
 
 The names come lazily, the submodules among them: a module of adapters costs no more than the interface until laws are asked for.
@@ -25,11 +27,15 @@ from ddpm_ref.conformance.setting import STANDARD_SETTINGS, Setting
 
 if TYPE_CHECKING:
     from ddpm_ref.conformance import adapters, judge, lawbook, mutants, reference, runner
+    from ddpm_ref.conformance.check import AdapterError, LawWarning, check_diffusion
     from ddpm_ref.conformance.judge import Outcome
     from ddpm_ref.conformance.reference import Reference
     from ddpm_ref.conformance.runner import explain, law_test, laws, verify
 
 _LATE = {
+    "AdapterError": "check",
+    "LawWarning": "check",
+    "check_diffusion": "check",
     "Outcome": "judge",
     "Reference": "reference",
     "explain": "runner",
@@ -52,9 +58,11 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "STANDARD_SETTINGS",
+    "AdapterError",
     "Bound",
     "Convention",
     "Implementation",
+    "LawWarning",
     "Model",
     "NotOffered",
     "Outcome",
@@ -62,6 +70,7 @@ __all__ = [
     "Reference",
     "Setting",
     "adapters",
+    "check_diffusion",
     "explain",
     "judge",
     "law_test",

@@ -30,6 +30,11 @@ _WORDS = {
 }
 
 
+def widest(implementation: Implementation) -> torch.dtype:
+    """The most exact dtype that it takes: what a law that speaks of float64 alone is asked in."""
+    return min(implementation.dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+
+
 class InterfaceError(TypeError):
     """A method cannot be called as the interface says, or returns another type; `place` is where it is defined."""
 
@@ -49,20 +54,31 @@ class Guarded:
 
     Attributes:
         bare: the implementation itself.
+        widest: float arguments come in no wider dtype than this, the widest one that the implementation declares.
     """
 
     def __init__(self, bare: Implementation) -> None:
         self.bare = bare
+        self.widest = widest(bare)
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self.bare, name)
         return partial(self._call, name) if name in _RETURNS else attribute
 
+    def own(self, value: Any) -> Any:
+        """The argument as the implementation gets it: its own memory, in a dtype that it takes."""
+        wider = (
+            isinstance(value, Tensor)
+            and value.is_floating_point()
+            and torch.finfo(value.dtype).eps < torch.finfo(self.widest).eps
+        )
+        return value.to(self.widest) if wider else fresh(value)
+
     def _call(self, name: str, *arguments: Any) -> Any:
         method = getattr(self.bare, name)
         _check_signature(name, method, arguments)
         with usual_state():
-            result = method(*(fresh(value) for value in arguments))
+            result = method(*(self.own(value) for value in arguments))
         complaint = _complaint(name, result)
         if complaint:
             raise InterfaceError(f"{complaint} (raise NotOffered for what you lack)", method)

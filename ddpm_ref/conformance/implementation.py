@@ -27,6 +27,7 @@ another one), the adapter declares a `Convention` with the adapter that reads th
 plain reading and holds on a declared one is reported as *convention*, with the declared words.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,22 +73,51 @@ class Convention:
     """A meaning of its own that the library has on purpose.
 
         conventions = (
-            Convention("σ space", "x_t is x_0 + σ_t ε", "my_library/noise.py", MineInOurSpace),
+            Convention("σ space", "x_t is x_0 + σ_t ε", "my_library/noise.py", MineInOurSpace, ("I1", "I15-noise")),
         )
 
-    where `MineInOurSpace` is a subclass of the adapter that overrides what has to be read differently.
+    where `MineInOurSpace` is a subclass of the adapter (or of `Implementation`) that overrides what has to be read differently.
+    It is put on top of the adapter under test: of a subclass of `Mine` it reads that subclass, and excuses nothing else in it.
 
     Attributes:
         name: a few words, for the matrix.
         statement: what the library means, in one sentence with the formula.
         source: where it says or shows so (a page, a file and function).
-        reading: builds the adapter that reads the library in that meaning.
+        reading: a class with the methods that read the library in that meaning, `super()` being the plain reading.
+        laws: ids (`I16-ddim`) or invariants (`I16`) that the convention is about; no other law's failure is excused by it.
+
+    Raises:
+        TypeError: a reading that is not a class of adapters, or no law that it is about.
     """
 
     name: str
     statement: str
     source: str
-    reading: Callable[[], "Implementation"]
+    reading: type["Implementation"]
+    laws: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.reading, type) and issubclass(self.reading, Implementation)):
+            raise TypeError(
+                f"reading of the convention {self.name!r} is {self.reading!r}: pass a class that derives from Implementation"
+            )
+        named = isinstance(self.laws, tuple) and all(isinstance(law, str) for law in self.laws)
+        if not named or not self.laws:
+            raise TypeError(
+                f"laws of the convention {self.name!r} are {self.laws!r}: name those that it is about, as in ('I16-ddim',)"
+            )
+
+    def covers(self, law: str) -> bool:
+        """The convention is about the law with this id."""
+        return law in self.laws or law.partition("-")[0] in self.laws
+
+    def read(self, plain: "Implementation") -> "Implementation":
+        """`plain`, its own state included, read in this meaning."""
+        kind = type(plain)
+        both = (self.reading,) if issubclass(self.reading, kind) else (self.reading, kind)
+        read = copy.copy(plain)
+        read.__class__ = type(f"{self.reading.__name__} of {kind.__name__}", both, {})
+        return read
 
 
 class Implementation:

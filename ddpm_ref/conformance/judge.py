@@ -11,14 +11,14 @@ corrupt the truth.
 import copy
 import math
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.guarded import Guarded, InterfaceError
+from ddpm_ref.conformance.guarded import Guarded, InterfaceError, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import digits
@@ -30,6 +30,16 @@ DTYPE_NAMES = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
+
+
+ROUNDING_FACTOR = 16.0
+"""How many eps of the condition are rounding: right code stays below a quarter of it."""
+
+ADAPTER = "adapter"
+MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
+"""What only the adapter itself can be the reason of."""
+
+_BLUNT = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,8 @@ class Outcome:
         message: one line that says what went wrong where, or why nothing was offered.
         witness: the smallest failing input: method, arguments, element, measured, expected, 50 digits where known.
         snippet: Python that shows it.
-        classification: `bug`, `precision` or `convention` where the law fails; see `ddpm_ref.conformance.runner`.
+        classification: `bug`, `precision` or `convention` where the law fails, see `ddpm_ref.conformance.runner`; `adapter` where
+            the adapter does not keep to the interface, so that nothing was learned about the code behind it.
         convention: the declared words where the failure is a convention.
     """
 
@@ -80,6 +91,15 @@ class Finding:
     index: tuple[int, ...] = ()
     measured: float = math.nan
     raised: bool = False
+    mistake: bool = False
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What an error may be: `arithmetic` × the case's scale + `table` × its table condition."""
+
+    arithmetic: float
+    table: float
 
 
 def judge(
@@ -93,10 +113,15 @@ def judge(
         dtype: of the inputs.
         stop_early: the first failing case is enough (then the witness is not the smallest).
     """
-    tolerance = law.tolerances[dtype]
+    asked = dtype if dtype in implementation.dtypes else widest(implementation)
+    tolerance = _tolerance(law, dtype, asked)
     blank = Outcome(
-        law.id, implementation.name, DTYPE_NAMES[dtype], "not-offered", 0.0, tolerance, 0
+        law.id, implementation.name, DTYPE_NAMES[asked], "not-offered", 0.0, tolerance, 0
     )
+    if tolerance > _BLUNT and law.measures == "rounding":
+        message = f"a statement that {DTYPE_NAMES[asked]} can decide; declared are {_listed(implementation.dtypes)}"
+        return replace(blank, message=message)
+    rounding = Rounding(tolerance, ROUNDING_FACTOR * torch.finfo(implementation.table_dtype).eps)
     worst, answered, findings, missing = 0.0, 0, [], ""
     candidate = Guarded(implementation)
     for case in _cases(law, implementation, dtype):
@@ -105,9 +130,15 @@ def judge(
             break
         if isinstance(case, BaseException):
             message = f"no case can be made: {described(case)}; look at settings()"
-            return replace(blank, status="error", error=math.inf, message=message)
+            return replace(
+                blank,
+                status="error",
+                error=math.inf,
+                message=message,
+                classification=ADAPTER,
+            )
         try:
-            error, finding = _narrowed(case, candidate, tolerance)
+            error, finding = _narrowed(case, candidate, rounding)
         except NotOffered as reason:
             missing = missing or str(reason)
             if not law.mixed and not _overrides(implementation, case.method):
@@ -132,7 +163,20 @@ def judge(
         message=f"{len(findings)} of {answered} cases fail; {smallest.message}",
         witness=_witness(smallest),
         snippet=_snippet(law, implementation, smallest),
+        classification=ADAPTER if smallest.mistake else None,
     )
+
+
+def _tolerance(law: Law, dtype: torch.dtype, asked: torch.dtype) -> float:
+    """The law's figure; where its dtype is not one that the implementation takes, in proportion to what it was asked in."""
+    figure = law.tolerances[dtype]
+    if asked == dtype or law.measures != "rounding":
+        return figure
+    return figure * torch.finfo(asked).eps / torch.finfo(dtype).eps
+
+
+def _listed(dtypes: Sequence[torch.dtype]) -> str:
+    return ", ".join(DTYPE_NAMES.get(dtype, str(dtype)) for dtype in dtypes)
 
 
 def _cases(
@@ -155,7 +199,7 @@ def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
     return finding.raised, finding.case.size, setting.T if isinstance(setting, Setting) else 0
 
 
-def _narrowed(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:
+def _narrowed(case: Case, candidate: Guarded, tolerance: Rounding) -> tuple[float, Finding | None]:
     """The case's error; the finding is that of the one failing sample, if it fails without its batch."""
     error, finding = _ask(case, candidate, tolerance)
     if finding is None or not finding.index or not case.separable:
@@ -166,7 +210,7 @@ def _narrowed(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, 
         return error, finding
 
 
-def _ask(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Finding | None]:
+def _ask(case: Case, candidate: Guarded, tolerance: Rounding) -> tuple[float, Finding | None]:
     try:
         result = _result(case, candidate)
     except NotOffered:
@@ -176,7 +220,10 @@ def _ask(case: Case, candidate: Guarded, tolerance: float) -> tuple[float, Findi
             return 0.0, None
         return math.inf, Finding(case, math.inf, _raised(case, refusal), raised=True)
     except (Exception, SystemExit) as failure:  # whatever the code under test does is a result
-        return math.inf, Finding(case, math.inf, _raised(case, failure), raised=True)
+        mistake = isinstance(failure, MISTAKES)
+        return math.inf, Finding(
+            case, math.inf, _raised(case, failure), raised=True, mistake=mistake
+        )
     if case.must_refuse:
         return _refused(case, result)
     if result.shape != case.expected.shape:
@@ -216,24 +263,31 @@ def _refused(case: Case, result: Tensor) -> tuple[float, Finding | None]:
     return math.inf, Finding(case, math.inf, message, measured=value)
 
 
-def _compare(case: Case, result: Tensor, tolerance: float) -> tuple[float, Finding | None]:
+def _compare(case: Case, result: Tensor, tolerance: Rounding) -> tuple[float, Finding | None]:
     measured = result.to(device="cpu", dtype=torch.float64)
     same = measured == case.expected  # equal infinities agree
     if not same.numel():
         return 0.0, None
-    error = torch.where(same, 0.0, (measured - case.expected).abs() / case.scale)
-    error = torch.where(torch.isnan(error), math.inf, error)
-    worst, position = error.flatten().max(0)
-    if worst <= tolerance:
-        return float(worst), None
+    gap = (measured - case.expected).abs()
+    allowed = tolerance.arithmetic * torch.as_tensor(case.scale) + tolerance.table * case.table
+    error = _or_infinite(torch.where(same, 0.0, gap / case.scale))
+    excess = _or_infinite(torch.where(same, 0.0, gap / allowed))
+    worst, position = excess.flatten().max(0)
+    if worst <= 1:
+        return float(error.max()), None
     index = tuple(int(k) for k in torch.unravel_index(position, error.shape))
-    got, right = float(measured[index]), float(case.expected[index])
+    got, right, off = float(measured[index]), float(case.expected[index]), float(error[index])
     where = f" at {list(index)}" if index else ""
+    limit = allowed / case.scale
     message = (
         f"{_name(case)}{_of(case, index)}{where} = {got!r}, expected {right!r} "
-        f"(error {float(worst):.3g}, tolerance {tolerance:.3g})"
+        f"(error {off:.3g}, tolerance {float(limit.expand(error.shape)[index]):.3g})"
     )
-    return float(worst), Finding(case, float(worst), message, index, got)
+    return off, Finding(case, off, message, index, got)
+
+
+def _or_infinite(error: Tensor) -> Tensor:
+    return torch.where(torch.isnan(error), math.inf, error)
 
 
 def _name(case: Case) -> str:

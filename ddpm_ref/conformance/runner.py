@@ -2,12 +2,13 @@
 
 The rule of classification, in this order:
 
-1. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares.
+1. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares for this law.
 2. **precision**: the law holds in a higher dtype (or fails there for one of these two reasons) and fails only below; or it fails by no more than sixteen times what the right formulas
    err on tables that are kept in the declared `table_dtype` and formed plainly (1−ᾱ by subtraction).
 3. **bug**: it fails in float64 otherwise, or in the highest dtype that the implementation accepts; then below it too.
 
-An exception or a wrong shape is a bug unless a declared reading avoids it.
+An exception or a wrong shape is a bug unless a declared reading avoids it. Where chance or discretization separates right from wrong, nothing is
+a matter of precision. What only the adapter can be the reason of (a signature, the type of a result, `settings`) is classified **adapter**.
 """
 
 import math
@@ -19,7 +20,7 @@ from functools import lru_cache
 import torch
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.judge import Outcome, described, judge
+from ddpm_ref.conformance.judge import ADAPTER, Outcome, described, judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.reference import Reference, RoundedReference
 from ddpm_ref.validation import unknown_name
@@ -30,11 +31,11 @@ _ROUNDING_FACTOR = 16.0
 def examine(law: Law, implementation: Implementation) -> tuple[Outcome, ...]:
     """One law at every dtype that it speaks about and the implementation accepts, failures classified."""
     accepted = [dtype for dtype in law.tolerances if dtype in implementation.dtypes]
-    dtypes = accepted or list(law.tolerances)[:1]
+    dtypes = accepted or list(law.tolerances)[:1]  # asked in a dtype that it takes: `judge`
     outcomes: list[Outcome] = []
     for dtype in dtypes:
         outcome = judge(law, implementation, dtype)
-        if outcome.failed:
+        if outcome.failed and outcome.classification is None:
             above = [o.classification for o in outcomes if o.status != "not-offered"]
             outcome = classify(law, implementation, dtype, outcome, above=above)
         outcomes.append(outcome)
@@ -51,15 +52,18 @@ def classify(
 ) -> Outcome:
     """The rule of the module's docstring, for an outcome that failed; `above` are the classes in higher dtypes, None for a pass."""
     for convention in implementation.conventions:
+        if not convention.covers(law.id):
+            continue
         try:
-            reading = convention.reading()
+            reading = convention.read(implementation)
         except (Exception, SystemExit) as failure:  # theirs, like all that an adapter does
             said = f"{outcome.message}; reading {convention.name!r} raised {described(failure)}"
-            outcome = replace(outcome, message=said)
-            continue
+            return replace(outcome, message=said, classification=ADAPTER)
         if judge(law, reading, dtype).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
+    if law.measures != "rounding":
+        return replace(outcome, classification="bug")
     if above:
         return replace(outcome, classification="bug" if "bug" in above else "precision")
     if not math.isfinite(outcome.error):

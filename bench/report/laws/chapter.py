@@ -7,7 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
-from bench.report.laws.outcomes import DTYPES, Row, by_law, counts, failed, kind, root, worst
+from bench.report.laws.outcomes import (
+    DTYPES,
+    FAILURES,
+    Row,
+    by_law,
+    counts,
+    failed,
+    kind,
+    root,
+    worst,
+)
 from bench.report.page.blocks import Block, Cell, Code, Fold, Note, Paragraph, Section, Table, Tone
 
 KIND = "verify"
@@ -16,14 +26,16 @@ _METHOD = (
     "A **law** is a statement that every implementation of the objective must satisfy, compared with a closed form in 50 digits "
     "that no code under test has a part in. Each runs in float64, float32, bfloat16 and float16 where that means something. "
     "A failure is a **bug** where it fails in float64, **precision** where it fails only below or by no more than plain rounding "
-    "explains, and a **convention** where it holds under another meaning that the adapter declares. "
+    "explains (**severe** where no digit is left), and a **convention** where it holds under another meaning that the adapter declares. "
     "Libraries whose tables are float32 meet float64 inputs with tables that their own code has computed in float64, so that a formula "
     "is judged and not its rounding. **Not offered** (–) is a result of its own: most libraries have no bound at all."
 )
 _MARKS: dict[str, tuple[str, Tone]] = {
     "pass": ("holds", "good"),
     "not-offered": ("–", "muted"),
+    "adapter": ("adapter", "bad"),
     "bug": ("bug", "bad"),
+    "severe": ("severe", "bad"),
     "precision": ("precision", "warn"),
     "convention": ("convention", "warn"),
 }
@@ -88,12 +100,13 @@ def _summary(described: Sequence[Row], rows: Sequence[Row]) -> Table:
                 str(found["pass"]),
                 bugs,
                 str(found["convention"]),
+                str(found["severe"]),
                 str(found["precision"]),
                 str(found["not-offered"]),
             ]
         )
     return Table(
-        ("implementation", "hold", "bug", "convention", "precision", "not offered"),
+        ("implementation", "hold", "bug", "convention", "severe", "precision", "not offered"),
         body,
         "Laws by outcome. A name with a colon is an option of a library, with only what that option changes.",
     )
@@ -223,7 +236,7 @@ def _headlines(described: Sequence[Row], rows: Sequence[Row]) -> list[str]:
     for one in described:
         if one["name"] == OURS:
             ours = counts(by_law(rows, OURS))
-            broken = sum(ours[name] for name in ("bug", "convention", "precision"))
+            broken = sum(ours[name] for name in FAILURES)
             lines.append(
                 f"**{ours['pass']} laws** hold on this implementation"
                 + (f" and {broken} fail." if broken else ", none fails.")

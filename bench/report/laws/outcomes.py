@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-SEVERITY = ("bug", "convention", "precision", "pass", "not-offered")
+FAILURES = ("adapter", "bug", "severe", "convention", "precision")
+SEVERITY = (*FAILURES, "pass", "not-offered")
 """Outcomes, the worst first."""
 
 Row = Mapping[str, Any]

@@ -9,6 +9,7 @@ from typing import Any
 
 from bench.report.laws.outcomes import (
     DTYPES,
+    FAILURES,
     Row,
     by_law,
     counts,
@@ -19,7 +20,6 @@ from bench.report.laws.outcomes import (
 )
 
 _WIDTH = 110
-_ORDER = ("bug", "convention", "precision")
 _MANNERS = ("I17", "I18")
 
 Results = Mapping[str, Any]
@@ -76,8 +76,8 @@ def _missing(name: str, rows: Iterable[Row]) -> str:
 def _verdict(grouped: Mapping[str, Sequence[Row]]) -> str:
     """`52 laws hold, 3 fail (2 bug, 1 precision), 14 not offered`."""
     found = counts(grouped)
-    broken = [f"{found[name]} {name}" for name in _ORDER if found[name]]
-    fail = sum(found[name] for name in _ORDER)
+    broken = [f"{found[name]} {name}" for name in FAILURES if found[name]]
+    fail = sum(found[name] for name in FAILURES)
     text = f"{fail} fail ({', '.join(broken)})" if broken else "none fails"
     return f"{found['pass']} laws hold, {text}, {found['not-offered']} not offered"
 
@@ -125,7 +125,7 @@ def _failures(grouped: Mapping[str, Sequence[Row]], laws: Mapping[str, Row]) -> 
 def _rank(law: Row, group: Sequence[Row]) -> tuple[int, bool]:
     """Bugs first; among them a law on manners that found something: a mixed-up batch shows in many other laws as a wrong number."""
     manners = law["invariant"] in _MANNERS and not any(root(row) for row in group)
-    return _ORDER.index(worst(group)), not manners
+    return FAILURES.index(worst(group)), not manners
 
 
 def _failure(law: Row, group: Sequence[Row]) -> str:

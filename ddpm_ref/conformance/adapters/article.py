@@ -84,6 +84,7 @@ class Article(Implementation):
                 "t = torch.randint(0, T, …) is an index into tables whose first entry is β_1: Ho et al.'s t is that index plus 1",
                 "the article's training snippet",
                 _FromOne,
+                ("I11",),
             ),
         )
 

@@ -77,6 +77,7 @@ class Azula(Implementation):
                 "DDIMSampler adds noise of variance η σ²_ddpm, where Song et al. 2021 have η² σ²_ddpm; its docstring says so",
                 "azula/sample.py, DDIMSampler",
                 _SquaredEta,
+                ("I16-ddim",),
             ),
         )
 

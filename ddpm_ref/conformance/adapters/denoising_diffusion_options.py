@@ -62,6 +62,7 @@ class ScaledLinear(Option):
                 "β runs from 0.1/T to 20/T, as in improved-diffusion, and not from 1e-4 to 0.02 at every T",
                 "denoising_diffusion_pytorch.py, linear_beta_schedule",
                 _Scaled,
+                ("I24", "I25-terminal", "I15", "I2", "I7", "I1", "I3", "I5", "I16", "I20"),
             ),
         )
 
@@ -148,6 +149,7 @@ class OffsetNoise(Option):
                 "`p_losses` adds one random number per image and channel to the noise it is given: one call is one draw",
                 "denoising_diffusion_pytorch.py, GaussianDiffusion.p_losses (offset noise)",
                 _OffsetOnce,
+                ("I18-repeatable", "I17-separable", "I5", "I7", "I10"),
             ),
         )
 

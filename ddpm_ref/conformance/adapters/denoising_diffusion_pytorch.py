@@ -54,6 +54,7 @@ class DenoisingDiffusion(Implementation):
                 "nothing in this class uses it at t = 1",
                 "denoising_diffusion_pytorch.py, GaussianDiffusion.__init__ and p_sample (`if t > 0`)",
                 _UnclippedLogarithm,
+                ("I20-first",),
             ),
         )
 

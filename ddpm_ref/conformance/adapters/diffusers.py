@@ -366,6 +366,7 @@ class LearnedVariance(_LearnedOption):
                 "with its square root, which is NaN where an unbounded output is negative",
                 "scheduling_ddpm.py, DDPMScheduler._get_variance ('the predicted variance from the model') and step",
                 _VarianceItself,
+                ("I20-learned",),
             ),
         )
 

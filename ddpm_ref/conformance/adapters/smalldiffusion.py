@@ -164,6 +164,7 @@ class WholeChain(Implementation):
                 "still has noise of that level",
                 'smalldiffusion/diffusion.py, Schedule.sample_sigmas ("includes initial and final sigmas")',
                 _ToData,
+                ("I16",),
             ),
         )
 

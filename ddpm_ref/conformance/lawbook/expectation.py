@@ -230,6 +230,7 @@ LAWS = (
         {torch.float64: 0.05},
         "The next order is 1/T: 1 % at T = 128.",
         _rate,
+        measures="discretization",
     ),
     Law(
         "I12-euler",
@@ -241,6 +242,7 @@ LAWS = (
         {torch.float64: 0.01},
         "Richardson's extrapolation at T = 10,000 and 20,000 leaves (ln T)/T terms: 0.003.",
         _euler_limit,
+        measures="discretization",
     ),
     Law(
         "I13-interior",
@@ -251,5 +253,6 @@ LAWS = (
         {torch.float64: 1e-3},
         "Richardson's extrapolation at T = 200, 400 leaves O(1/T²).",
         _interior,
+        measures="discretization",
     ),
 )

@@ -172,5 +172,6 @@ LAWS = (
         {torch.float64: 1e-4},
         "Absolute, nats: a cubic spline leaves 3e-6 at T = 1000 and 2e-5 at T = 200.",
         _i_mmse,
+        measures="discretization",
     ),
 )

@@ -7,6 +7,7 @@ B = D among them, where a wrong broadcast hides or shows.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +44,8 @@ class Case:
         may_refuse: a ValueError is as good an answer.
         must_refuse: no finite answer exists: a ValueError is right, and so is an infinity; a finite number or NaN is not.
         separable: arguments, truth and scale have one row for each sample: a reader is shown the failing sample alone.
+        table: how far the result moves, to first order, when every table entry that it uses moves by its own relative size, in
+            the unit of the result; broadcastable to `expected`. Sixteen times eps of `table_dtype` of it is rounding.
     """
 
     method: str
@@ -56,6 +59,7 @@ class Case:
     may_refuse: bool = False
     must_refuse: bool = False
     separable: bool = False
+    table: Tensor | float = 0.0
 
     @property
     def size(self) -> int:
@@ -75,6 +79,7 @@ def sample(case: Case, k: int) -> Case:
         },
         expected=case.expected[k : k + 1],
         scale=torch.as_tensor(case.scale).expand(case.expected.shape)[k : k + 1],
+        table=torch.as_tensor(case.table).expand(case.expected.shape)[k : k + 1],
         exact=None if exact is None else lambda index: exact((k, *index[1:])),
         separable=False,
     )
@@ -97,6 +102,8 @@ class Law:
         reason: why these tolerances.
         check: yields the cases for one implementation and dtype.
         mixed: its cases speak of several methods; else the first that is not offered settles the law.
+        measures: what separates right from wrong: `rounding`; `chance`, errors then being standard errors; `discretization`, the
+            next order of an expansion; or `count`, where nothing but 0 is right. Only rounding can be a matter of precision.
     """
 
     id: str
@@ -108,11 +115,33 @@ class Law:
     reason: str
     check: Check = field(repr=False)
     mixed: bool = False
+    measures: str = "rounding"
+
+    def __post_init__(self) -> None:
+        if not any(self.tolerances.values()):
+            object.__setattr__(self, "measures", "count")
+
+    @property
+    def unit(self) -> str:
+        """What errors and tolerances of this law count."""
+        return {"chance": "standard errors", "count": "entries"}.get(self.measures, "of the scale")
 
     @property
     def invariant(self) -> str:
         """`I8` of `I8-tails`."""
         return self.id.partition("-")[0]
+
+
+SIGMAS = 5.5
+"""Standard errors that chance may take a statistic away from its expectation: once in 26 million."""
+
+
+@contextmanager
+def seeded(seed: int = 1) -> Iterator[None]:
+    """For whoever draws from the program's generator: the same numbers each time, and the generator as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 FLOAT64_ONLY = {torch.float64: 1e-12}

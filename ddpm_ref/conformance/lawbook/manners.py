@@ -51,7 +51,7 @@ def _every_call(
             names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
 
             def counted(candidate: Any, method: str = method, given: Any = arguments) -> Tensor:
-                own = {name: fresh(value) for name, value in given.items()}
+                own = {name: candidate.own(value) for name, value in given.items()}
                 return torch.tensor(count(candidate, method, own)).reshape(-1)
 
             yield Case(

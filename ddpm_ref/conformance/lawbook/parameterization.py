@@ -143,6 +143,7 @@ def _round_trips(implementation: Implementation, dtype: torch.dtype) -> Iterator
                 scale,
                 run=there_and_back,
                 label="convert and back",
+                table=scale,
             )
 
 

@@ -13,6 +13,7 @@ from ddpm_ref.conformance.implementation import Implementation, Posterior
 from ddpm_ref.conformance.lawbook.law import (
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
+    SIGMAS,
     Case,
     Law,
     at_every_step,
@@ -22,7 +23,7 @@ from ddpm_ref.conformance.lawbook.law import (
     settings_of,
     settings_with_truth,
 )
-from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
+from ddpm_ref.conformance.lawbook.training import standard_scores
 from ddpm_ref.conformance.lawbook.truth import MP, Truth, reverse_variance
 from ddpm_ref.conformance.setting import Setting
 
@@ -141,6 +142,10 @@ def _posterior_log_variance_case(
     )
 
 
+LARGEST_LOG_VARIANCE = 30.0
+"""|ln σ²| of the variances that schedules have: relative rounding of a logarithm is that much of its exponential."""
+
+
 def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting in settings_of(implementation):
         t = torch.tensor(sorted({1, min(2, setting.steps), setting.steps}))
@@ -163,6 +168,7 @@ def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) ->
                 torch.ones(len(t), dtype=torch.float64),
                 run=ratio,
                 label="exp(log-variance)/variance",
+                table=1 + LARGEST_LOG_VARIANCE,
             )
 
 
@@ -360,5 +366,6 @@ LAWS = (
         {torch.float64: SIGMAS},
         f"{SIGMAS} standard errors of 40,000 numbers; entries that change are counted.",
         _drawn,
+        measures="chance",
     ),
 )

@@ -12,15 +12,17 @@ from torch import Tensor
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
 from ddpm_ref.conformance.lawbook.law import (
+    SIGMAS,
     Case,
     Law,
     at_every_step,
     batches,
     draw,
     linear_case,
+    seeded,
     settings_with_truth,
 )
-from ddpm_ref.conformance.lawbook.training import SIGMAS, standard_scores
+from ddpm_ref.conformance.lawbook.training import standard_scores
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 from ddpm_ref.conformance.setting import Setting
 
@@ -199,8 +201,7 @@ def _ends(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
                 moments: tuple[float, float] = (mean, variance),
             ) -> Tensor:
                 where, truth, name = inputs
-                with torch.random.fork_rng(devices=[]):
-                    torch.manual_seed(1)  # for whoever draws from the program's generator
+                with seeded():
                     ends = candidate.sample(where, GaussianModel(truth), _CHAINS, "x0", name)
                 z = (ends.double() - moments[0]) / math.sqrt(moments[1])
                 return standard_scores(
@@ -219,6 +220,54 @@ def _ends(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
                 torch.zeros(6, dtype=torch.float64),
                 run=scores,
                 label="ends of chains: standardized moments 1–4, correlations across dims and samples",
+            )
+
+
+@dataclass(eq=False)
+class FirstCall:
+    """A model that keeps what it is handed in its first call."""
+
+    model: GaussianModel
+    start: Tensor | None = None
+
+    def __str__(self) -> str:
+        """In a witness."""
+        return str(self.model)
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """The model's answer."""
+        self.start = x_t.clone() if self.start is None else self.start
+        return self.model(x_t, t)
+
+
+def _starts(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known in _short(implementation):
+        for sampler in ("ddpm", "ddim"):
+
+            def scores(
+                candidate: Implementation, inputs: Any = (setting, known, sampler)
+            ) -> Tensor:
+                where, truth, name = inputs
+                first = FirstCall(GaussianModel(truth))
+                with seeded():
+                    candidate.sample(where, first, _CHAINS, "x0", name)
+                if first.start is None:
+                    return torch.full((6,), torch.inf)
+                z = first.start.double().reshape(_CHAINS)
+                others = [z.roll(1, 1).flatten(), z.roll(1, 0).flatten()]
+                return standard_scores(z.flatten(), others)
+
+            yield Case(
+                "sample",
+                {
+                    "setting": setting,
+                    "shape": _CHAINS,
+                    "parameterization": "x0",
+                    "sampler": sampler,
+                },
+                torch.zeros(6, dtype=torch.float64),
+                run=scores,
+                label="first x_t that the model is handed: standardized moments 1–4, correlations across dims and samples",
             )
 
 
@@ -302,6 +351,18 @@ LAWS = (
         _visited,
     ),
     Law(
+        "I16-start",
+        "start of the chain",
+        "The model's first call is handed x_T ~ N(0, I), independent across dims and samples.",
+        "q(x_T) is N(0, I) up to ᾱ_T. A long ancestral chain forgets where it began, so that its end does not show it; a short one, "
+        "or another sampler, does not.",
+        "Ho et al. 2020, algorithm 2, line 1. Seen: torch.randn in training and torch.rand at inference.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of {math.prod(_CHAINS)} numbers.",
+        _starts,
+        measures="chance",
+    ),
+    Law(
         "I16-ends",
         "distribution of the chain's end",
         "With the optimal denoiser of N(m, c) the chain's end is Gaussian, with mean and variance by recursion over the steps from N(0, 1).",
@@ -310,5 +371,6 @@ LAWS = (
         {torch.float64: SIGMAS},
         f"{SIGMAS} standard errors of {math.prod(_CHAINS)} numbers.",
         _ends,
+        measures="chance",
     ),
 )

@@ -2,16 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw
-
-SIGMAS = 5.5
+from ddpm_ref.conformance.lawbook.law import SIGMAS, Case, Law, draw
 
 
 def _ema(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -43,38 +42,57 @@ def _time_count(implementation: Implementation, dtype: torch.dtype) -> Iterator[
         )
 
 
-_STEP_FUNCTIONS: tuple[Callable[[Tensor, int], Tensor], ...] = (
-    lambda t, T: t.double() / T,
-    lambda t, T: (t == 1).double(),
-    lambda t, T: (t == T).double(),
-    lambda t, T: 1 / t.double(),
-)
+_REPETITIONS = 400
 
 
 def _time_unbiased(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for count, T in ((1, 10), (7, 10), (49, 1000)):
-        every = torch.arange(1, T + 1)
-        truth = torch.stack([f(every, T).mean() for f in _STEP_FUNCTIONS])
+    for count, T in ((1, 10), (7, 10), (49, 1000), (4096, 1000)):
 
-        def deviations(
-            candidate: Implementation, count: int = count, T: int = T, truth: Tensor = truth
-        ) -> Tensor:
-            rows = []
-            for seed in range(400):
-                t, weights = candidate.time_steps(count, T, seed)
-                values = [weights.double() * f(t, T) for f in _STEP_FUNCTIONS]
-                rows.append(torch.stack([value.mean() for value in values]))
-            estimates = torch.stack(rows)
-            spread = estimates.std(0) / math.sqrt(len(estimates))
-            return (estimates.mean(0) - truth) / spread.clamp(min=1e-12)
+        def scores(candidate: Implementation, count: int = count, T: int = T) -> Tensor:
+            drawn = [candidate.time_steps(count, T, seed) for seed in range(_REPETITIONS)]
+            t, weights = (torch.cat(parts).double() for parts in zip(*drawn, strict=True))
+            return unbiasedness(t.long(), weights, T)
 
         yield Case(
             "time_steps",
             {"count": count, "T": T},
-            torch.zeros(len(_STEP_FUNCTIONS), dtype=torch.float64),
-            run=deviations,
-            label="deviation of the mean of (t/T, t = 1, t = T, 1/t) over 400 seeds, in standard errors",
+            torch.zeros(4, dtype=torch.float64),
+            run=scores,
+            label=f"t of {_REPETITIONS} draws: counts against w = 1/(T p), their χ², steps never drawn, Σ p, as normal deviates",
         )
+
+
+def unbiasedness(t: Tensor, weights: Tensor, T: int) -> Tensor:
+    """How surprising N draws (t, w) are where E[w f(t)] is to be the mean of every f over 1 … T, as four normal deviates.
+
+    f = 1 at one step alone gives p_t w_t = 1/T, so that each weight *says* the probability of its step and nothing has to be
+    estimated: the count of a step is binomial (N, p_t), the steps that never occurred share 1 − Σ p_t, so that one of
+    them has its part of it, and Σ p_t ≤ 1. A draw of low
+    discrepancy spreads its counts less than that. Where one step comes with several weights, their harmonic mean stands for them.
+    """
+    from scipy.stats import binom, chi2, norm
+
+    inside = (t >= 1) & (t <= T)
+    if not bool(inside.all()) or not bool((weights > 0).all()):
+        return torch.full((4,), torch.inf)
+    N, index = len(t), t - 1
+    counts = torch.zeros(T, dtype=torch.float64).index_add_(0, index, torch.ones(N).double())
+    inverse = torch.zeros(T, dtype=torch.float64).index_add_(0, index, 1 / weights.double())
+    seen = counts > 0
+    p = (inverse / counts)[seen] / T
+    total = float(p.sum())
+    mass, found = (p / max(total, 1.0)).clamp(max=1.0).numpy(), counts[seen].numpy()
+    sides = 2 * np.minimum(binom.cdf(found, N, mass), binom.sf(found - 1, N, mass))
+    least = min(float(sides.min()) * len(mass), 1.0)  # Bonferroni
+    often = N * mass > 25
+    surplus = ((found - N * mass)[often] ** 2 / (N * mass)[often]).sum()
+    dispersion = float(chi2.sf(surplus, often.sum())) if often.any() else 1.0
+    never = T - int(seen.sum())
+    likeliest = (1 - min(total, 1.0)) / never if never else 0.0  # at least so likely is one of them
+    missing = min(T * math.exp(N * math.log1p(-min(likeliest, 1 - 1e-16))), 1.0)
+    deviates = [float(norm.isf(max(v, 1e-300) / 2)) for v in (least, dispersion, missing)]
+    excess = max(abs(total - 1) if bool(seen.all()) else total - 1, 0.0) / 1e-5
+    return torch.tensor([*deviates, excess], dtype=torch.float64)
 
 
 def _noise_split(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -157,12 +175,14 @@ LAWS = (
     Law(
         "I11-unbiased",
         "t-sampler unbiased",
-        "E[w f(t)] is the mean of f over 1 … T, for f = t/T, 1/t and the indicators of both ends.",
-        "Importance weights undo the density that t was drawn from.",
+        "E[w f(t)] is the mean of f over 1 … T for every f: step t comes with probability p_t = 1/(T w_t).",
+        "Importance weights undo the density that t was drawn from; with f = 1 at one step alone, p_t w_t = 1/T. So each weight says how "
+        "often its step may occur, exactly, also where it occurs hardly ever.",
         "Nichol & Dhariwal 2021, eq. 18; Kingma et al. 2021, appendix I.",
         {torch.float64: SIGMAS},
-        f"{SIGMAS} standard errors of 400 independent repetitions.",
+        f"{SIGMAS} standard errors, from exact binomial tails and χ² over the steps of {_REPETITIONS} draws.",
         _time_unbiased,
+        measures="chance",
     ),
     Law(
         "I28-split",
@@ -183,5 +203,6 @@ LAWS = (
         {torch.float64: SIGMAS},
         f"{SIGMAS} standard errors.",
         _noise_normal,
+        measures="chance",
     ),
 )

@@ -217,6 +217,22 @@ class AskedTwice(_Chain):
         return lambda x_t, t: 0.5 * (model(x_t, t) + model(x_t, t))
 
 
+@mutant(
+    "the chain starts from uniform numbers",
+    "I16-start",
+    origin="torch.rand in place of torch.randn",
+)
+class UniformStart(_Chain):
+    def heard(self, model: Model) -> Model:
+        calls: list[Tensor] = []
+
+        def ask(x_t: Tensor, t: Tensor) -> Tensor:
+            calls.append(t)
+            return model(torch.special.ndtr(x_t) if len(calls) == 1 else x_t, t)
+
+        return ask
+
+
 @mutant("samples are clipped to [−1, 1] at the end", "I16-chain")
 class ClippedAtTheEnd(Implementation):
     def sample(
