@@ -30,6 +30,7 @@ from ddpm_ref.config import TrainConfig
 from ddpm_ref.data import embedded
 from ddpm_ref.objective import loss, weight
 from ddpm_ref.optimization import gradient_norm, scale_gradients, warmed_up
+from ddpm_ref.reverse import evaluation_mode
 from ddpm_ref.schedule import Schedule
 from ddpm_ref.training_state import TrainingState, content_hash, new_state, training_dtype
 from ddpm_ref.validation import check_device, check_finite, check_floating
@@ -93,7 +94,7 @@ def train(
 
     Raises:
         ValueError: images of a wrong shape or not finite, data that are not embedded, a batch that the processes cannot share
-            equally, a checkpoint of another run, a device that is not here, or a call inside `torch.inference_mode`.
+            equally, a network that cannot take the data's shape, a checkpoint of another run, a device that is not here, or a call inside `torch.inference_mode`.
         TypeError: integer images.
     """
     check_device(config.device)
@@ -109,6 +110,7 @@ def train(
             f"batch_size = {config.batch_size} cannot be shared by {team.size} processes: pass a multiple of {team.size}"
         )
     state = _state(config, images, resume)
+    _check_fits(state)
     images = images.to(device=config.device, dtype=training_dtype(config))
     return _steps(state, Batches(config, state.schedule, images), team)
 
@@ -231,6 +233,20 @@ def _state(config: TrainConfig, images: Tensor, resume: Checkpoint | None) -> Tr
         )
     resume.state.config = config
     return resume.state
+
+
+def _check_fits(state: TrainingState) -> None:
+    """The network takes one example of the data's shape: what it cannot halve, for instance, is refused before step 1."""
+    weight = next(state.network.parameters())
+    example = torch.zeros(1, *state.shape, dtype=weight.dtype, device=weight.device)
+    try:
+        with evaluation_mode(state.network):
+            state.network(example, torch.ones(1, dtype=torch.int64, device=weight.device))
+    except RuntimeError as error:
+        raise ValueError(
+            f"network = {state.config.network!r} cannot take examples of shape {list(state.shape)}: {error}; choose a network "
+            "for such data, or change its network_options"
+        ) from error
 
 
 def _check_images(images: Tensor) -> None:

@@ -3,23 +3,20 @@
     binary  each record is 1 label byte and 3072 image bytes, red, green and blue planes of 32×32, row-major
     python  a pickled dictionary whose b"data" is a uint8 array [N, 3072] in the same order
 
-A pickle can run code. The reader here resolves only the three names that rebuild a NumPy array; anything else in
-the file is refused before it runs.
+A pickle can run code; `bench.data.array_pickle` reads the array without running any.
 """
 
 import hashlib
-import io
-import pickle
-from collections.abc import Callable
+import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bench.data.array_pickle import RefusedError, images_of
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.data.location import first_that_has, remedy
+from bench.data.location import first_that_has, refuse_few, remedy
 from bench.terminal.usage import UsageError
 
 _SHAPE = (3, 32, 32)
@@ -37,28 +34,6 @@ _PUBLISHED = {
 }
 
 
-def _rebuild_array() -> Callable[..., Any]:
-    """NumPy's own array rebuilder, under whichever module name this release keeps it."""
-    rebuild: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
-    return rebuild
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles dictionaries, bytes and NumPy arrays; refuses every other class or function."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        known = {
-            ("numpy.core.multiarray", "_reconstruct"): _rebuild_array(),
-            ("numpy._core.multiarray", "_reconstruct"): _rebuild_array(),
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-            ("_codecs", "encode"): lambda text, encoding: text.encode(encoding),
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"refused: the file asks for {module}.{name}")
-        return known[module, name]
-
-
 def read_pickle(path: Path) -> Tensor:
     """Images of one Python batch file, uint8 `[N, 3, 32, 32]`.
 
@@ -66,14 +41,16 @@ def read_pickle(path: Path) -> Tensor:
         UsageError: damaged, unsafe, or not a CIFAR-10 batch.
     """
     try:
-        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        data = batch[b"data"]
-    except (OSError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        data = images_of(path.read_bytes())
+    except RefusedError as error:
         raise UsageError(
-            f"{path.name} is not a CIFAR-10 batch ({error}): fetch it again"
+            f"{path.name} is refused: it asks for {error}, which no CIFAR-10 batch needs: fetch it again"
         ) from error
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3072,):
-        raise UsageError(f"{path.name} holds no uint8 array [N, 3072]: fetch it again")
+    except Exception as error:  # what damaged bytes make `pickle` raise is listed nowhere
+        cause = str(error) or type(error).__name__
+        raise UsageError(
+            f"{path.name} is not a CIFAR-10 batch ({cause}): fetch it again"
+        ) from error
     return torch.from_numpy(data.reshape(-1, *_SHAPE).copy())
 
 
@@ -83,7 +60,10 @@ def read_binary(path: Path) -> Tensor:
     Raises:
         UsageError: the length is not a whole number of records.
     """
-    content = np.fromfile(path, dtype=np.uint8)
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UsageError(f"{path.name} cannot be read ({error}): fetch it again") from error
     if len(content) == 0 or len(content) % _RECORD:
         raise UsageError(
             f"{path.name} has {len(content)} bytes, not a multiple of {_RECORD}: fetch it again"
@@ -93,7 +73,7 @@ def read_binary(path: Path) -> Tensor:
 
 def _batches(directory: Path) -> dict[str, Path]:
     paths = (directory / f"{stem}{suffix}" for stem in _PUBLISHED for suffix in ("", ".bin"))
-    return {path.stem: path for path in paths if path.is_file()}
+    return {path.stem: path for path in paths if os.path.isfile(path)}
 
 
 def _provenance(paths: dict[str, Path]) -> str:
@@ -110,7 +90,8 @@ def load_cifar10(root: Path | None, tune: int = _TUNE) -> DataSet:
     """CIFAR-10: the publisher's test batch is held out, `tune` training images are set aside."""
     directory = first_that_has(root, _PLACES, lambda folder: "test_batch" in _batches(folder))
     if directory is None:
-        raise UsageError(remedy("cifar10", root, _PLACES, "CIFAR10"))
+        files = "data_batch_1 … data_batch_5 and test_batch, or the same with .bin"
+        raise UsageError(remedy("cifar10", root, _PLACES, "CIFAR10", files))
     paths = _batches(directory)
     if missing := sorted(set(_PUBLISHED) - set(paths)):
         raise UsageError(f"cifar10: {', '.join(missing)} missing in {directory}: unpack it again")
@@ -119,6 +100,7 @@ def load_cifar10(root: Path | None, tune: int = _TUNE) -> DataSet:
         for stem, path in paths.items()
     }
     test = images.pop("test_batch")
+    refuse_few("cifar10", "data_batch_1 … 5", sum(map(len, images.values())), tune)
     train, tuning, _ = split_by_content(torch.cat(list(images.values())), heldout=0, tune=tune)
     return assemble(
         "cifar10",

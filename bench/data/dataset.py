@@ -22,6 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.terminal.usage import UsageError
+
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
@@ -90,7 +92,7 @@ def from_levels(grey: Tensor, levels: int) -> Tensor:
 
 def digests(images: Tensor) -> list[bytes]:
     """SHA-256 of each image's bytes; images `[N, …]` of any dtype."""
-    rows = images.contiguous().reshape(len(images), -1).numpy()
+    rows = images[:, None].flatten(1).numpy()
     return [hashlib.sha256(row.tobytes()).digest() for row in rows]
 
 
@@ -151,9 +153,17 @@ def assemble(
         levels: number of grey values.
         source: attribution.
         provenance: how the bytes were checked.
+
+    Raises:
+        UsageError: no part is left to train on, to tune on or to hold out.
     """
     clean_tune = without(tune, heldout)
     clean_train = without(without(train, heldout), clean_tune)
+    for part, left in (("train", clean_train), ("tune", clean_tune), ("heldout", heldout)):
+        if len(left) == 0:
+            raise UsageError(
+                f"{name}: no image is left for the part {part!r} once duplicates of held-out images are removed: add different ones"
+            )
     return DataSet(
         name=name,
         train=from_levels(clean_train, levels),

@@ -1,81 +1,147 @@
-"""`folder:PATH`: a user's own images, 8 bits a channel, all of one size.
+"""`folder:PATH`: a user's own images, all of one size.
 
-Files are read with Pillow in the order of their relative paths. Grey images stay grey; if any image has colour, all
-become RGB. Nothing is resized or cropped: that would change the data whose likelihood is measured.
+Files are read in the order of their relative paths, each through the gate of `bench.data.picture`. Grey images stay grey; if any image
+has colour, all become RGB. Nothing is resized or cropped: that would change the data whose likelihood is measured.
 """
 
+import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bench.data.dataset import DataSet, assemble, split_by_content
+from bench.data.dataset import DataSet, assemble, digests, split_by_content
+from bench.data.location import check_memory
+from bench.data.picture import Picture, read_picture
 from bench.terminal.usage import UsageError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 _SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".tif",
+        ".tiff",
+        ".pgm",
+        ".ppm",
+        ".pnm",
+    ]
 )
-_GREY_MODES = frozenset({"1", "L", "LA"})
 _HELDOUT_SHARE, _TUNE_SHARE = 0.15, 0.05
 _FEWEST = 20
 
 
-def _opened(paths: list[Path], root: Path) -> Iterator["Image"]:
-    from PIL import Image, UnidentifiedImageError
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What a folder holds.
 
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.load()
-                yield image
-        except (OSError, UnidentifiedImageError) as error:
-            name = path.relative_to(root)
-            raise UsageError(f"folder: {name} cannot be read ({error}): remove it") from error
+    Attributes:
+        images: uint8 `[N, C, H, W]`, ordered by relative path.
+        done: what was done to how many of them, in words; "as found" where nothing was.
+    """
 
-
-def _pixels(image: "Image", mode: str) -> Tensor:
-    array = np.asarray(image.convert(mode))
-    planes = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
-    return torch.from_numpy(planes.copy())
+    images: Tensor
+    done: str
 
 
 def read_folder(root: Path) -> Tensor:
-    """All images below a directory, uint8 `[N, C, H, W]`, ordered by relative path.
+    """The images of `read_pictures` alone, uint8 `[N, C, H, W]`."""
+    return read_pictures(root).images
+
+
+def read_pictures(root: Path) -> Pictures:
+    """All images below a directory, linked folders included, hidden files not.
 
     Raises:
-        UsageError: no directory, too few images, an unreadable one, or more than one size.
+        UsageError: no directory, too few images, one that cannot be read right, more than one size, or more than fits into memory.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(f"folder: {root} is not a directory: write folder:PATH_TO_IMAGES")
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in _SUFFIXES)
+    paths = sorted(_image_files(root))
     if len(paths) < _FEWEST:
-        raise UsageError(f"folder: {root} holds {len(paths)} images; at least {_FEWEST} are needed")
-    images = [image.copy() for image in _opened(paths, root)]
-    for path, image in zip(paths, images, strict=True):
-        if image.size != images[0].size:
+        raise UsageError(
+            f"folder: {root} holds {len(paths)} images; at least {_FEWEST} are needed (looked for {' '.join(sorted(_SUFFIXES))})"
+        )
+    pictures, size = [], None
+    for path in paths:
+        shown = str(path.relative_to(root))
+        picture = read_picture(path, shown)
+        height, width = picture.pixels.shape[:2]
+        if size is None:
+            size, first = (height, width), shown
+            check_memory("folder", len(paths) * height * width * picture.pixels[0, 0].size)
+        if (height, width) != size:
             raise UsageError(
-                f"folder: {path.relative_to(root)} is {image.size[0]}×{image.size[1]} but "
-                f"{paths[0].relative_to(root)} is {images[0].size[0]}×{images[0].size[1]}: "
-                "resize all images to one size first"
+                f"folder: {shown} is {width}×{height} but {first} is {size[1]}×{size[0]}: resize all images to one size first"
             )
-    mode = "L" if all(image.mode in _GREY_MODES for image in images) else "RGB"
-    return torch.stack([_pixels(image, mode) for image in images])
+        pictures.append(picture)
+    return Pictures(_stacked(pictures), _done(pictures))
+
+
+def _image_files(root: Path) -> Iterator[Path]:
+    """Files with an image's ending below `root`; every folder once, also where links lead to it twice or round in circles."""
+    seen = set()
+    for folder, below, names in os.walk(root, followlinks=True, onerror=_refuse):
+        place = os.path.realpath(folder)
+        if place in seen:
+            below.clear()
+            continue
+        seen.add(place)
+        below.sort()
+        for name in names:
+            if Path(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
+                yield Path(folder, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise UsageError(
+        f"folder: {error.filename} cannot be read ({error.strerror}): give yourself the right to, or remove it"
+    ) from error
+
+
+def _stacked(pictures: list[Picture]) -> Tensor:
+    """`[N, 1, H, W]` where all are grey, else `[N, 3, H, W]`."""
+    arrays = [picture.pixels for picture in pictures]
+    if all(array.ndim == 2 for array in arrays):
+        return torch.from_numpy(np.stack(arrays)[:, None])
+    colour = [array if array.ndim == 3 else np.stack([array] * 3, axis=-1) for array in arrays]
+    return torch.from_numpy(np.stack(colour).transpose(0, 3, 1, 2).copy())
+
+
+def _done(pictures: list[Picture]) -> str:
+    """`16-bit values rounded to 8 bits (40 of 41 images)`, … or `as found`."""
+    counts = Counter(what for picture in pictures for what in picture.done)
+    grey = sum(picture.pixels.ndim == 2 for picture in pictures)
+    if 0 < grey < len(pictures):
+        counts["grey made RGB, as others have colour"] = grey
+    said = [f"{what} ({count} of {len(pictures)} images)" for what, count in counts.items()]
+    return "; ".join(said) or "as found"
 
 
 def load_folder(root: Path) -> DataSet:
     """A user's images as a `DataSet`: 15 % held out, 5 % for tuning, chosen by each image's own bytes."""
-    images = read_folder(root)
+    found = read_pictures(root)
+    images = found.images
+    different = len(set(digests(images)))
+    if different < _FEWEST:
+        raise UsageError(
+            f"folder: {root} holds {len(images)} images, of which {different} are different (the others are duplicates; "
+            f"{found.done}): at least {_FEWEST} different ones are needed"
+        )
     heldout, tune = round(_HELDOUT_SHARE * len(images)), round(_TUNE_SHARE * len(images))
     return assemble(
         "folder",
         *split_by_content(images, heldout=heldout, tune=tune),
         levels=256,
         source="the user's own images",
-        provenance="as found",
+        provenance=found.done,
     )

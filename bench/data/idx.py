@@ -10,16 +10,18 @@ bytes only as they were packed. Which of the two was checked is recorded.
 import gzip
 import hashlib
 import math
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.data.location import first_that_has, remedy
+from bench.data.location import check_memory, first_that_has, refuse_few, remedy
 from bench.terminal.usage import UsageError
 
 TRAIN = "train-images-idx3-ubyte"
@@ -54,28 +56,44 @@ def read_idx(path: Path) -> Tensor:
         UsageError: truncated, damaged, or not an IDX file of unsigned bytes.
     """
     try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            if not packed:
+                return _read_array(file, path.name)
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                return _read_array(unpacked, path.name)
     except (OSError, EOFError, zlib.error) as error:
         raise UsageError(f"{path.name} cannot be read ({error}): fetch it again") from error
-    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
-        raise UsageError(f"{path.name} is not an IDX file of unsigned bytes: fetch it again")
-    dimensions = content[3]
-    header = 4 + 4 * dimensions
-    lengths = content[4:header]
+
+
+def _read_array(file: "BinaryIO | gzip.GzipFile", name: str) -> Tensor:
+    """Header, then exactly as many values as it says: what unpacks to more is never unpacked whole."""
+    start = file.read(4)
+    if len(start) < 4 or start[:3] != b"\x00\x00\x08":
+        raise UsageError(f"{name} is not an IDX file of unsigned bytes: fetch it again")
+    lengths = file.read(4 * start[3])
     shape = tuple(int.from_bytes(lengths[k : k + 4], "big") for k in range(0, len(lengths), 4))
-    if len(shape) != dimensions or len(content) - header != math.prod(shape):
+    wanted = math.prod(shape)
+    check_memory(name, wanted)
+    content = file.read(wanted + 1)  # one more: the end, where gzip's checksum is compared
+    if len(lengths) != 4 * start[3] or len(content) != wanted:
+        found = "more" if len(content) > wanted else len(content)
         raise UsageError(
-            f"{path.name} holds {len(content) - header} values where its header says {shape}: "
-            "fetch it again"
+            f"{name} holds {found} values where its header says {shape}: fetch it again"
         )
-    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape).copy())
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape).copy())
+
+
+def _spellings(stem: str) -> tuple[str, ...]:
+    """The names under which a file goes round: with a dash or a dot, gzipped or not, or in a folder of its own name."""
+    dotted = stem.replace("-idx3", ".idx3")
+    return (f"{stem}.gz", stem, f"{dotted}.gz", dotted, f"{stem}/{stem}", f"{dotted}/{dotted}")
 
 
 def _locate(directory: Path, stem: str) -> Path | None:
-    return next(
-        (path for path in (directory / f"{stem}.gz", directory / stem) if path.is_file()), None
-    )
+    paths = (directory / spelling for spelling in _spellings(stem))
+    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def _provenance(name: str, paths: Mapping[str, Path]) -> str:
@@ -100,17 +118,22 @@ def load_idx(name: str, root: Path | None, tune: int = _TUNE) -> DataSet:
         root, _PLACES[name], lambda folder: _locate(folder, TRAIN) is not None
     )
     if directory is None:
-        raise UsageError(remedy(name, root, _PLACES[name], _TORCHVISION[name]))
+        files = f"{TRAIN}.gz and {TEST}.gz, or unpacked"
+        raise UsageError(remedy(name, root, _PLACES[name], _TORCHVISION[name], files))
     paths = {stem: _locate(directory, stem) for stem in (TRAIN, TEST)}
     found = {stem: path for stem, path in paths.items() if path is not None}
     if TEST not in found:
         raise UsageError(f"{name}: {TEST}.gz is missing beside the training images: fetch it too")
     images = {stem: read_idx(path) for stem, path in found.items()}
     for stem, array in images.items():
-        if array.ndim != 3 or len(array) < 2:
+        if array.ndim != 3 or len(array) < 2 or 0 in array.shape:
             raise UsageError(
                 f"{stem} has shape {tuple(array.shape)}, expected [N, H, W]: wrong file"
             )
+    if images[TRAIN].shape[1:] != images[TEST].shape[1:]:
+        sizes = " but ".join(f"{stem} has {tuple(a.shape[1:])}" for stem, a in images.items())
+        raise UsageError(f"{name}: {sizes}: the files belong to two data sets; fetch both again")
+    refuse_few(name, TRAIN, len(images[TRAIN]), tune)
     train, tuning, _ = split_by_content(images[TRAIN][:, None], heldout=0, tune=tune)
     return assemble(
         name,
