@@ -33,33 +33,29 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def good(plan: Plan) -> Iterator[Record]:
-    yield new_record("study", protocol={"preset": plan.preset}, results={"bad": False})
+    yield new_record("study", protocol={"preset": plan.preset}, results={"runs": []})
 
 
 def half(plan: Plan) -> Iterator[Record]:
-    yield new_record("study", protocol={}, results={"bad": False})
+    yield new_record("study", protocol={}, results={"runs": []})
     raise RuntimeError("the second half is missing")
 
 
 def wrong(plan: Plan) -> Iterator[Record]:
-    yield new_record("verify", protocol={}, results={"bad": True})
-
-
-def complain(record: Record) -> str:
-    return "2 laws failed: I1, I5" if record.results["bad"] else ""
+    yield new_record("verify", protocol={}, results={"failed": ["I1", "I5"]})
 
 
 class TestParts:
     def test_all_done(self, plan: Plan) -> None:
         progress = Progress(plan)
-        assert run_parts([Part("study", "…", good, complain)], progress)
+        assert run_parts([Part("study", "…", good)], progress)
         assert [record.kind for record in map(load, progress.files)] == ["study", "run"]
 
     def test_a_broken_part_is_a_row_and_the_others_go_on(
         self, plan: Plan, capsys: pytest.CaptureFixture[str]
     ) -> None:
         progress = Progress(plan)
-        parts = [Part("throughput", "…", half), Part("study", "…", good, complain)]
+        parts = [Part("throughput", "…", half), Part("study", "…", good)]
         assert not run_parts(parts, progress)
         broken, done = progress.outcomes
         assert (broken.status, done.status) == ("broke", "done")
@@ -71,7 +67,7 @@ class TestParts:
 
     def test_what_a_record_says_is_wrong_fails_its_part(self, plan: Plan) -> None:
         progress = Progress(plan)
-        assert not run_parts([Part("verify", "…", wrong, complain)], progress)
+        assert not run_parts([Part("verify", "…", wrong)], progress)
         assert progress.outcomes[0].reason == "2 laws failed: I1, I5"
 
     def test_the_report_names_what_is_missing(self, plan: Plan) -> None:

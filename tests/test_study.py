@@ -24,11 +24,12 @@ from bench.measure.study.yardsticks import (
 )
 from bench.record import load as load_record
 from bench.record import save
+from bench.record.kinds import JUDGES
 from bench.record.pictures import decode, encode, tiled
 from bench.record.study import MEASURES, measure, steps_to_reach, value_of
 from bench.report.study.chapter import section
 from bench.report.study.effects import contrast, main_effects, output_effect, weighting_effect
-from bench.report.study.verdict import any_failed, number, sentences
+from bench.report.study.verdict import number, sentences
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.schedule import (
     cosine_schedule,
@@ -340,9 +341,9 @@ class TestVerdict:
         assert any(
             "`eps/simple` diverged on 1 of 3 seeds (steps 812)" in s for s in sentences(results)
         )
-        assert not any_failed(results)
+        assert not list(JUDGES["study"](results))
         results["runs"][1] = {"arm": "eps/simple", "seed": 2, "failed": "RuntimeError: no"}
-        assert any_failed(results)
+        assert list(JUDGES["study"](results))
         assert any("RuntimeError: no" in sentence for sentence in sentences(results))
 
     def test_the_price_of_the_time_input(self) -> None:

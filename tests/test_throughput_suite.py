@@ -14,7 +14,8 @@ from bench.measure.throughput import contest as contest_module
 from bench.measure.throughput.contenders import NOISING, Contender
 from bench.measure.throughput.contest import ContestPlan, contest, sentences
 from bench.measure.throughput.problem import Problem
-from bench.measure.throughput.suite import SuiteError, SuitePlan, failures, suite_record
+from bench.measure.throughput.suite import SuiteError, SuitePlan, suite_record
+from bench.record.kinds import violations
 from bench.terminal.usage import UsageError
 
 SECONDS = {"interpreter": 1.0, "arithmetic": 1.0, "memory": 1.0}
@@ -68,7 +69,7 @@ def test_rows_carry_medians_per_item_and_samples_carry_the_rounds(
     assert samples["values"] == [2e-6, 3e-6, 5e-6]
     assert samples["better"] == "lower"
     assert record.results["calibration"]["warning"] == ""
-    assert failures(record) == []
+    assert violations(record) == []
 
 
 def test_drift_and_failures_are_in_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_drift_and_failures_are_in_the_record(monkeypatch: pytest.MonkeyPatch) -
     absent = {"name": "test_b", "module": "b", "outcome": "skipped", "reason": "not installed"}
     answer(monkeypatch, 1, document(broken, absent, after=1.5))
     record = suite_record(SuitePlan())
-    assert failures(record) == ["test_a: x_t is off"]
+    assert violations(record) == ["test_a: x_t is off"]
     assert "memory +50%" in record.results["calibration"]["warning"]
 
 
@@ -153,7 +154,11 @@ def test_the_contest_finds_known_ratios_and_files_what_broke() -> None:
     assert case["speed_up_each"]["slow 7"]["estimate"] == pytest.approx(7)
     assert case["copy_multiple"]["estimate"] > 1e3  # copies move this clock by its tick alone
     assert case["not_measured"] == [
-        {"contender": "broken", "reason": "RuntimeError: cannot be built"}
+        {
+            "contender": "broken",
+            "outcome": "skipped",
+            "reason": "RuntimeError: cannot be built",
+        }
     ]
     assert {len(values) for values in case["seconds"].values()} == {5}
     json.dumps(case, allow_nan=False)
@@ -168,6 +173,7 @@ def test_without_our_candidate_there_is_no_ratio(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(contenders.NOISING, "native", ours)
     case = contest("5x3x7x2", threads=1, rounds=2, device="cpu", seed=0)
     assert "speed_up" not in case
+    assert [m["outcome"] for m in case["not_measured"] if m["contender"] == "native"] == ["failed"]
     assert "cannot be built" in sentences(case)[0]
 
 

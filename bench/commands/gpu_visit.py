@@ -21,10 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Visit; 1 where nothing could be measured or a bit differs."""
+    """Visit; 1 where nothing could be measured or something failed."""
     from bench.job.gpu_visit import KIND, NotMeasuredError, VisitPlan, visit
     from bench.measure.throughput.contest import sentences
     from bench.record import save
+    from bench.record.kinds import violations
 
     out = writable_directory(arguments.out)
     plan = VisitPlan(rounds=arguments.rounds, study_steps=arguments.study_steps)
@@ -35,7 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
             if record.kind == KIND:
                 for case in record.results["contests"]:
                     print("\n".join(sentences(case)))
-                status = 0 if record.results["bits_equal"] else 1
+            for reason in violations(record):
+                print(f"failed: {reason}")
+                status = 1
     except NotMeasuredError as reason:
         print(f"not measured here: {reason}", file=sys.stderr)
         return 1

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.job.parts import PARTS
 from bench.job.presets import PRESETS
 from bench.terminal.usage import UsageError, on_interrupt, one_of, writable_directory
 
@@ -17,7 +18,7 @@ HELP = f"""Verify the mathematics, measure throughput, compare ε- with x₀-pre
 presets:
 {_SIZES}"""
 _DEVICES = ("auto", "cpu", "cuda")
-_PARTS = ("verify", "throughput", "study", "bound")
+_PARTS = tuple(part.name for part in PARTS)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     out = writable_directory(arguments.out)
     plan = _plan(arguments, out)
 
-    from bench.job.parts import PARTS
     from bench.job.plan import Progress, run_parts
 
     progress = Progress(plan)

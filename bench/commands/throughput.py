@@ -43,29 +43,30 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure and write the records; 1 where a case was wrong or broke."""
     from bench.measure.throughput.contest import ContestPlan, contest_record, sentences
     from bench.measure.throughput.problem import parse_shape
-    from bench.measure.throughput.suite import SuitePlan, failures, suite_record
-    from bench.record import save
+    from bench.measure.throughput.suite import SuitePlan, suite_record
+    from bench.record import Record, save
+    from bench.record.kinds import violations
 
     out = writable_directory(arguments.out)
     threads = tuple(arguments.threads or sorted({1, os.cpu_count() or 1}))
     shapes = tuple(arguments.shapes or ContestPlan().shapes)
     for shape in shapes:
         parse_shape(shape)
-    status = 0
+    made: list[Record] = []
     if arguments.only != "contest":
         for count in threads:
             plan = SuitePlan(
                 arguments.device, count, arguments.seconds, arguments.scaling, arguments.select
             )
-            record = suite_record(plan)
-            print(f"suite, {count} threads: {save(record, out)}")
-            for failure in failures(record):
-                print(f"  failed: {failure}")
-                status = 1
+            made.append(suite_record(plan))
+            print(f"suite, {count} threads: {save(made[-1], out)}")
     if arguments.only != "suite":
         contest = ContestPlan(shapes, threads, arguments.rounds, arguments.device)
-        record = contest_record(contest)
-        print(f"contest: {save(record, out)}")
-        for case in record.results["contests"]:
+        made.append(contest_record(contest))
+        print(f"contest: {save(made[-1], out)}")
+        for case in made[-1].results["contests"]:
             print("\n".join(sentences(case)))
-    return status
+    wrong = [reason for record in made for reason in violations(record)]
+    for reason in wrong:
+        print(f"failed: {reason}")
+    return 1 if wrong else 0

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.job.plan import Part, Plan
-from bench.measure.study.one_run import Setting
 from bench.record import Record
 from bench.terminal.usage import UsageError
 
-_ROUNDING = 1e-10
-"""Nats by which an exact inequality may be missed in float64."""
+if TYPE_CHECKING:
+    from bench.measure.study.one_run import Setting
 
 
-def setting(plan: Plan) -> Setting:
+def setting(plan: Plan) -> "Setting":
     """The study's setting of a plan."""
+    from bench.measure.study.one_run import Setting
+
     return Setting(plan.settings.design, plan.data, plan.data_dir, plan.device, plan.provider)
 
 
@@ -77,45 +79,10 @@ def bound(plan: Plan) -> Iterator[Record]:
     yield bound_record()
 
 
-def _failed_laws(record: Record) -> str:
-    failed = record.results.get("failed", [])
-    return f"{len(failed)} laws failed: {', '.join(map(str, failed))}" if failed else ""
-
-
-def _failed_cases(record: Record) -> str:
-    from bench.measure.throughput.suite import failures
-
-    found = failures(record) if "rows" in record.results else []
-    return f"{len(found)} cases failed: {'; '.join(found)}" if found else ""
-
-
-def _violated_bounds(record: Record) -> str:
-    least = min(row["gap"] for row in record.results["gaps"])
-    slack = record.results["pointwise_least_slack"]
-    found = [
-        f"{what} is {value:.3g} nats, below zero"
-        for what, value in (
-            ("the least gap to the entropy", least),
-            ("the least slack at one point", slack),
-        )
-        if value < -_ROUNDING
-    ]
-    return "; ".join(found)
-
-
-def _failed_runs(record: Record) -> str:
-    broke = [
-        f"{run['arm']} seed {run['seed']}" for run in record.results["runs"] if "failed" in run
-    ]
-    return f"{len(broke)} runs broke: {', '.join(broke)}" if broke else ""
-
-
 PARTS = (
-    Part("verify", "the laws on this implementation", verify, _failed_laws),
-    Part("throughput", "noise, q_sample, loss, training, sampling", throughput, _failed_cases),
-    Part(
-        "study", "what the network outputs against how its error is weighted", study, _failed_runs
-    ),
-    Part("bound", "the exact bound on data with a known density", bound, _violated_bounds),
+    Part("verify", "the laws on this implementation", verify),
+    Part("throughput", "noise, q_sample, loss, training, sampling", throughput),
+    Part("study", "what the network outputs against how its error is weighted", study),
+    Part("bound", "the exact bound on data with a known density", bound),
 )
 """In this order: nothing that is timed runs beside the study."""

@@ -9,11 +9,12 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.job.presets import Preset
 from bench.record import Record, new_record, save
+from bench.record.kinds import violations
 
 KIND = "run"
 
@@ -72,13 +73,11 @@ class Part:
         name: as in the report's table.
         doing: for the terminal, what is being done.
         produce: makes the part's records, each yielded as soon as it is complete.
-        wrong: what a record says went wrong ("" where nothing did): a law that failed, a run that broke.
     """
 
     name: str
     doing: str
     produce: Callable[[Plan], Iterator[Record]]
-    wrong: Callable[[Record], str] = field(default=lambda record: "")
 
 
 class Progress:
@@ -119,7 +118,7 @@ def execute(part: Part, progress: Progress) -> Outcome:
     try:
         for record in part.produce(progress.plan):
             names.append(progress.keep(record))
-            wrong += [text] if (text := part.wrong(record)) else []
+            wrong += violations(record)
     except Exception as error:
         outcome = replace(outcome, status="broke", reason=_reason(error))
         traceback.print_exc(file=sys.stderr)

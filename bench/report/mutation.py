@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.record.kinds import violations
 from bench.record.statistics import proportion_interval
 from bench.report.page.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table
 
@@ -34,7 +35,7 @@ def section(records: Sequence[Record]) -> Section | None:
         blocks,
         data=dict(results),
         headlines=_headlines(results),
-        failed=bool(results["seeded"]["missed"]),
+        failed=bool(violations(mine[-1])),
     )
 
 

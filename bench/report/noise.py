@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bench.record import Record
+from bench.record.kinds import violations
 from bench.report.page.blocks import Fold, Paragraph, Section, Table
 
 TITLE = "Is the noise normal?"
@@ -35,5 +36,5 @@ def section(records: Sequence[Record]) -> Section | None:
         [Paragraph(_METHOD), Fold(f"All {len(findings)} tests", [table])],
         data=dict(results),
         headlines=[f"{count:,} numbers of the noise stream {verdict} {len(findings)} tests."],
-        failed=not results["passed"],
+        failed=bool(violations(largest)),
     )

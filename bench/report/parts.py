@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.record.kinds import violations
 from bench.report.page.blocks import Cell, Section, Table, Tone
 
 _TONES: Mapping[str, Tone] = {"done": "good", "failed": "bad", "broke": "bad"}
@@ -21,7 +22,7 @@ def section(records: Sequence[Record]) -> Section | None:
         blocks=[Table(["part", "ended", "took", "reason"], [_row(part) for part in parts])],
         data={"parts": parts},
         headlines=[f"**{part['part']}** {part['status']}: {part['reason']}" for part in trouble],
-        failed=bool(trouble),
+        failed=bool(violations(runs[-1])),
     )
 
 

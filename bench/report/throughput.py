@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record import Record
+from bench.record.kinds import violations
 from bench.report.page.blocks import (
     Block,
     Cell,
@@ -64,14 +65,13 @@ def section(records: Sequence[Record]) -> Section | None:
         *_drift_notes(suites),
         *_missing_blocks(missing, [*cases, *gpu]),
     ]
-    wrong = [m for m in missing if m["outcome"] == "failed"]
-    bits_differ = any(not record.results["bits_equal"] for record in visits)
+    wrong = any(violations(record) for record in (*suites, *contests, *visits))
     return Section(
         title="Throughput",
         blocks=blocks,
         data={"contests": cases, "suite": rows, "gpu": gpu, "not_measured": missing},
         headlines=[_headline(case) for case in _widest([*cases, *gpu])],
-        failed=bool(wrong) or bits_differ,
+        failed=wrong,
     )
 
 

@@ -183,7 +183,7 @@ def _entrants(
     for name, contender in NOISING.items():
         if name in _NOT_CONTESTED[batch.device.type]:
             continue
-        reason = contender.unavailable(batch.device)
+        reason, outcome = contender.unavailable(batch.device), "skipped"
         if reason is None:
             try:
                 call = contender.build(batch)
@@ -193,8 +193,9 @@ def _entrants(
                 facts[name] = {"origin": contender.origin, "verified": verified}
             except Exception as error:  # somebody's way that breaks or is wrong is a row, too
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                outcome = "failed" if contender.origin == "own" else "skipped"
         if reason is not None:
-            missing.append({"contender": name, "reason": reason})
+            missing.append({"contender": name, "outcome": outcome, "reason": reason})
     return calls, facts, missing
 
 

@@ -78,12 +78,6 @@ def suite_record(plan: SuitePlan) -> Record:
     )
 
 
-def failures(record: Record) -> list[str]:
-    """The cases that were wrong or broke, with their reasons: those that were merely not possible here do not count."""
-    missing = record.results["not_measured"]
-    return [f"{m['name']}: {m['reason']}" for m in missing if m["outcome"] == "failed"]
-
-
 def _run(plan: SuitePlan) -> dict[str, Any]:
     if not (_ROOT / "conftest.py").is_file():
         raise UsageError(

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.record.kinds import violations
 from bench.record.study import (
     MEASURES,
     Measure,
@@ -31,7 +32,7 @@ from bench.report.study.figures import (
     samples_figure,
     time_figure,
 )
-from bench.report.study.verdict import any_failed, number, sentences, shown
+from bench.report.study.verdict import number, sentences, shown
 
 _TONES: Mapping[str, Tone] = {
     "better": "good",
@@ -53,7 +54,7 @@ def section(records: Sequence[Record]) -> Section | None:
         blocks=_blocks(record),
         data=_data(record.results, lines),
         headlines=lines,
-        failed=any_failed(record.results),
+        failed=bool(violations(record)),
     )
 
 

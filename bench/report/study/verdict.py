@@ -212,8 +212,3 @@ def _failures(results: Results) -> Iterable[str]:
     for run in results["runs"]:
         if "failed" in run:
             yield f"`{run['arm']}`, seed {run['seed']}, broke: {run['failed']}"
-
-
-def any_failed(results: Results) -> bool:
-    """Whether a run broke; a run that diverged did not."""
-    return any("failed" in run for run in results["runs"])
