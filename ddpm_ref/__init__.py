@@ -28,7 +28,14 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.elbo import elbo
-from ddpm_ref.estimator import DenoiserError, ElboEstimate, estimate_elbo, optimal_loss
+from ddpm_ref.estimator import (
+    DenoiserError,
+    ElboEstimate,
+    LossEstimate,
+    estimate_elbo,
+    optimal_loss,
+    validation_loss,
+)
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
 from ddpm_ref.network import MLP, NETWORKS, ArticleDenoiser, DDPMUNet, LowRank, UNet
@@ -89,6 +96,7 @@ __all__ = [
     "EmpiricalOracle",
     "Gaussian",
     "GaussianOracle",
+    "LossEstimate",
     "LowRank",
     "MixtureOracle",
     "NoiseStream",
@@ -126,6 +134,7 @@ __all__ = [
     "sigmoid_schedule",
     "target",
     "train",
+    "validation_loss",
     "weight",
     "wiener_gain",
 ]

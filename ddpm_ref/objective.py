@@ -219,7 +219,7 @@ def weight(
     check_schedule(schedule)
     check_steps(t, schedule.T)
     check_name("parameterization", parameterization, _LOG_RATIO)
-    chosen = _named(weighting)
+    chosen = named_weighting(weighting)
     log_x0 = chosen.log_weight(_floored_log_snr(t, schedule), t.long(), schedule)
     value = torch.exp(log_x0 + _LOG_RATIO[parameterization](t, schedule))
     if t.device.type == "cpu" and bool(torch.isinf(value).any()):
@@ -278,7 +278,13 @@ def loss(
     return factor.to(device=error.device, dtype=dtype) * error
 
 
-def _named(weighting: str | Weighting) -> Weighting:
+def named_weighting(weighting: str | Weighting) -> Weighting:
+    """The weighting itself, or the one of that name.
+
+    Raises:
+        ValueError: unknown name.
+        TypeError: neither a name nor a `Weighting`.
+    """
     if isinstance(weighting, Weighting):
         return weighting
     check_name("weighting", weighting, WEIGHTINGS)

@@ -32,6 +32,9 @@ FUNCTIONS = {
         *("levels", "seed", "draws"),
     ],
     "estimate_elbo": ["model", "data", "schedule", "evaluations", "parameterization", "variance"],
+    "validation_loss": [
+        *("model", "data", "schedule", "parameterization", "weighting", "evaluations", "seed"),
+    ],
     "train": ["config"],
     "sample": [
         *("model", "shape", "schedule", "parameterization", "sampler", "variance"),
@@ -48,6 +51,7 @@ CLASSES = {
     "NoiseStream": ["normal"],
     "ElboTerms": ["prior", "diffusion", "reconstruction", "total", "bits_per_dim"],
     "ElboEstimate": ["bits_per_dim", "stderr", "evaluations"],
+    "LossEstimate": ["value", "stderr", "evaluations", "paired"],
     "GaussianOracle": ["denoise", "model", "log_prob", "expected_elbo", "entropy"],
     "MixtureOracle": ["denoise", "model", "log_prob"],
     "EmpiricalOracle": ["denoise", "model"],

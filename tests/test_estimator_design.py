@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from ddpm_ref.estimator.control import GaussianControl
+from ddpm_ref.estimator.control import GaussianControl, bound_price
 from ddpm_ref.estimator.design import neyman, pilot_points, place, replicate_points
 from ddpm_ref.estimator.surrogate import Basis, Observations, rough_profile
 from ddpm_ref.noise import NoiseStream
@@ -19,7 +19,9 @@ DIMS, SIZE, T = 3, 41, 29
 
 def test_control_features_have_mean_zero() -> None:
     rows, schedule = skewed_clusters(SIZE, DIMS), linear_schedule(T)
-    control = GaussianControl(rows, schedule, reverse_variance("posterior", schedule))
+    control = GaussianControl(
+        rows, schedule, bound_price(schedule, reverse_variance("posterior", schedule))
+    )
     for t in (1, 13, 29):
         steps = torch.full((SIZE,), t)
         image, _ = control.features(rows, steps, torch.zeros_like(rows))
@@ -38,7 +40,7 @@ def test_control_features_rebuild_the_gaussians_own_term() -> None:
     process = reverse_process(
         fitted.model(schedule, "x0"), schedule, parameterization="x0", decoder="gaussian"
     )
-    control = GaussianControl(rows, schedule, process.log_variance.exp())
+    control = GaussianControl(rows, schedule, bound_price(schedule, process.log_variance.exp()))
     noise = NoiseStream(1).normal(rows.shape, step=0, dtype=torch.float64)
     for t in (1, 2, 17):
         steps = torch.full((SIZE,), t)
@@ -154,7 +156,9 @@ def test_a_control_whose_squares_underflow_counts_as_none() -> None:
 def test_rough_profile_is_a_distribution_with_every_step() -> None:
     schedule = linear_schedule(T)
     control = GaussianControl(
-        skewed_clusters(SIZE, DIMS), schedule, reverse_variance("posterior", schedule)
+        skewed_clusters(SIZE, DIMS),
+        schedule,
+        bound_price(schedule, reverse_variance("posterior", schedule)),
     )
     profile = rough_profile(control, T)
     assert profile.sum().item() == pytest.approx(1)

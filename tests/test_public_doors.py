@@ -28,6 +28,7 @@ from ddpm_ref import (
     rescale_to_zero_terminal_snr,
     sample,
     target,
+    validation_loss,
     weight,
     wiener_gain,
 )
@@ -70,6 +71,9 @@ def doors():
         "crossover": lambda s: crossover(0.0, 1.0, t, s),
         "elbo": lambda s: elbo(shrink, x, s, **continuous),
         "estimate_elbo": lambda s: estimate_elbo(shrink, x, s, evaluations=64, **continuous),
+        "validation_loss": lambda s: validation_loss(
+            shrink, x, s, parameterization="x0", weighting="simple", evaluations=16
+        ),
         "sample": lambda s: sample(shrink, (2, 3), s, parameterization="eps"),
         "sample, respaced": lambda s: sample(shrink, (2, 3), s, parameterization="eps", steps=2),
         "step": lambda s: step(x, x, t, s, parameterization="eps", rule=SamplerRule()),

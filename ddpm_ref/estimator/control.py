@@ -1,9 +1,10 @@
-r"""Control variates: what a term of the bound would be if the data were Gaussian.
+r"""Control variates: what a term would be if the data were Gaussian.
 
-Fit N(m, U diag(s) Uᵀ) to the data. For its exact denoiser, with z the coordinates of x_0 − m and e those of ε along U, the term of step t
-is, for this very image and this very noise draw (`oracle.gaussian` has the derivation; a = ᾱ_t, b = 1−ᾱ_t, c = a s + b, k = √a s/c),
+A term of the bound, or of a weighted loss, is κ_t times the squared error of x̂_0, up to a constant. Fit N(m, U diag(s) Uᵀ) to the data.
+For its exact denoiser, with z the coordinates of x_0 − m and e those of ε along U, the term of step t is, for this very image and this
+very noise draw (`oracle.gaussian` has the derivation; a = ᾱ_t, b = 1−ᾱ_t, c = a s + b, k = √a s/c),
 
-    g(x_0, t, ε) = κ_t Σ_d [(b/c) z − k√b e]² + const_t,         κ_t = c_0²/(2σ_t²).                            (1)
+    g(x_0, t, ε) = κ_t Σ_d [(b/c) z − k√b e]² + const_t,         κ_t = c_0²/(2σ_t²) in the bound.               (1)
 
 Two parts of it have mean zero, and a regression may take any multiple of either without bias:
 
@@ -32,14 +33,14 @@ class GaussianControl:
     Args:
         data: the finite data set `[N, *dims]`.
         schedule: T steps.
-        variance: σ_t², float64 `[T+1]`.
+        price: κ_t, what a squared error of x̂0, summed over dims, counts for at t = 1 … T, float64 `[T]`.
     """
 
-    def __init__(self, data: Tensor, schedule: Schedule, variance: Tensor) -> None:
+    def __init__(self, data: Tensor, schedule: Schedule, price: Tensor) -> None:
         self.mean, self.spectrum, self.basis = _moments(data)
         a, b = schedule.alpha_bar[1:, None], schedule.one_minus_alpha_bar[1:, None]
         c = a * self.spectrum + b
-        scale = (0.5 * mean_gain(schedule)[1:] / variance[1:])[:, None]
+        scale = price[:, None]
         gain = a.sqrt() * self.spectrum / c
         self.on_image = scale * (b / c) ** 2  # [T, D]
         self.on_noise = scale * gain**2 * b
@@ -66,6 +67,11 @@ class GaussianControl:
         rows = x.detach().cpu().double().reshape(len(x), -1)
         rows = rows - self.mean if centre else rows
         return rows if self.basis is None else rows @ self.basis
+
+
+def bound_price(schedule: Schedule, variance: Tensor) -> Tensor:
+    """κ_t = c_0²/(2σ_t²) of the bound's terms, float64 `[T]`, for a table σ_t² `[T+1]`."""
+    return 0.5 * mean_gain(schedule)[1:] / variance[1:]
 
 
 def _moments(data: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -5,13 +5,8 @@ of what they are is known beforehand. Let f(i, t, ε) be the term of example i a
 
     θ = 1/N Σ_i L_T(i) + 1/N Σ_i Σ_t E f(i, t, ε).                                                            (1)
 
-L_T is exact and free. For the rest, a surrogate ĥ whose sum is known (`surrogate`) is subtracted, and the remainder is sampled where it
-varies most (`design`): for replicate r of example i, with K points (t_j, ε_j),
-
-    Y_ir = Σ_t E ĥ(i, t, ε) + Σ_j [f(i, t_j, ε_j) − ĥ(i, t_j, ε_j)]/(K q(t_j)),        θ̂ = mean of L_T + mean of Y.      (2)
-
-**Unbiased.** E Y_ir = Σ_t E f(i, t, ε) for any q > 0 and any ĥ that do not depend on the replicate's own noise. q comes from a pilot, whose
-evaluations are spent and not averaged; the coefficients of ĥ for one replicate come from the pilot and the *other* replicate.
+L_T is exact and free. For the rest, a pilot tells how much the terms vary from t to t (`design`), and two replicates of each example, less
+a surrogate whose sum is known, are averaged (`survey`, 1).
 
 **Standard error**: m of N examples are drawn without replacement and each has two replicates: `replicates`. The observations are the
 replicates, not their points, which share noise and offsets. The lattice between examples only makes that error larger than the truth: in
@@ -21,29 +16,21 @@ trials by a few percent. (Differences of neighbours in the lattice would take th
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ddpm_ref.estimator.control import GaussianControl
-from ddpm_ref.estimator.design import Points, neyman, pilot_points, replicate_points, uniform
-from ddpm_ref.estimator.latin import latin_normal
+from ddpm_ref.estimator.control import GaussianControl, bound_price
+from ddpm_ref.estimator.design import neyman, pilot_points
 from ddpm_ref.estimator.replicates import (
     degrees_of_freedom,
     student_interval,
     two_stage_error,
 )
-from ddpm_ref.estimator.surrogate import (
-    Basis,
-    Observations,
-    choose_basis,
-    rough_profile,
-    unit_of,
-)
+from ddpm_ref.estimator.surrogate import Observations, choose_basis, rough_profile, unit_of
+from ddpm_ref.estimator.survey import Replicates, Survey
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.reverse import (
     Model,
     Protocol,
-    ReverseProcess,
     Variance,
     check_data,
     evaluation_mode,
@@ -57,7 +44,6 @@ from ddpm_ref.validation import check_count
 _PILOT_SHARE = 0.08
 _SMALLEST = 32  # a pilot of 12 and two replicates of 10
 _LARGEST = 1 << 31
-_MAIN_STEP = 1 << 31  # noise that `elbo` does not use: its steps are far below
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,144 +149,33 @@ def estimate_elbo(
         clip=clip,
     )
     process.check(data, batch_size)
-    gaussian = GaussianControl(data, schedule, reverse_variance(variance, schedule))
-    survey = _Survey(process, data, gaussian, NoiseStream(seed), control, batch_size)
+    gaussian = GaussianControl(
+        data, schedule, bound_price(schedule, reverse_variance(variance, schedule))
+    )
+    profile = rough_profile(gaussian, schedule.T)
+    survey = Survey(process.terms, data, gaussian, profile, NoiseStream(seed), control, batch_size)
+    pilot_size = max(12, int(_PILOT_SHARE * evaluations))
+    pairs = (evaluations - pilot_size) // 2
     with evaluation_mode(model):
-        replicates = survey.run(evaluations)
-    return _summary(survey, replicates, prior_kl(data, schedule).mean().item(), seed)
+        pilot, q = _pilot(survey, pilot_size)
+        found = survey.replicates(pairs, q, pilot)
+    return _summary(
+        found,
+        process.protocol(draws=1, seed=seed),
+        prior_kl(data, schedule).mean().item(),
+        data,
+        pilot_size + 2 * pairs,
+    )
 
 
-@dataclass(frozen=True, eq=False)
-class _Replicates:
-    """Y of eq. (2), split into the decoder's step and the others, `[m, 2]` each, and what was spent on it."""
-
-    reconstruction: Tensor
-    diffusion: Tensor
-    curve: Tensor
-    evaluations: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Survey:
-    """One run of the estimator: pilot, allocation, two replicates."""
-
-    process: ReverseProcess
-    data: Tensor
-    gaussian: GaussianControl
-    stream: NoiseStream
-    control: bool
-    batch_size: int
-
-    def run(self, budget: int) -> _Replicates:
-        """Spend the budget."""
-        size = len(self.data)
-        order = torch.argsort(uniform(self.stream, size, Use.ORDER, step=0), stable=True)
-        profile = rough_profile(self.gaussian, self.process.schedule.T)
-        pilot_size = max(12, int(_PILOT_SHARE * budget))
-        points = pilot_points(pilot_size, size, profile, self.stream)
-        pilot = self._observe(order, points, Use.PILOT, step=2)
-        q = self._allocate(pilot.in_units(unit_of(pilot.value)), profile)
-
-        pairs = (budget - pilot_size) // 2
-        many = min(size, pairs)
-        chosen = order[size - many :]
-        counts = torch.full((many,), pairs // many)
-        counts[: pairs - int(counts.sum())] += 1
-        plans = [replicate_points(counts, q, self.stream, replicate) for replicate in (0, 1)]
-        seen = [
-            self._observe(chosen, plan, Use.NOISE, step=_MAIN_STEP + 3 * replicate)
-            for replicate, plan in enumerate(plans)
-        ]
-        unit = unit_of(pilot.value, *(rows.value for rows in seen))
-        pilot, *seen = (rows.in_units(unit) for rows in (pilot, *seen))
-        fits = [self._fit(profile, pilot, other, q) for other in reversed(seen)]
-        parts = [
-            self._totals(chosen, plan, rows, basis, fit, unit)
-            for plan, rows, (basis, fit) in zip(plans, seen, fits, strict=True)
-        ]
-        return _Replicates(
-            reconstruction=unit * torch.stack([first for first, _ in parts], dim=1),
-            diffusion=unit * torch.stack([rest for _, rest in parts], dim=1),
-            curve=unit * torch.stack([basis.curve(fit) for basis, fit in fits]).mean(dim=0),
-            evaluations=pilot_size + 2 * pairs,
-        )
-
-    def _observe(self, chosen: Tensor, points: Points, use: Use, step: int) -> Observations:
-        """Evaluate the model at the points, `batch_size` rows at a time."""
-        blocks = [
-            self._observe_block(chosen, points, slice(start, start + self.batch_size), use, step)
-            for start in range(0, len(points.t), self.batch_size)
-        ]
-        value, image, draw = (torch.cat(column) for column in zip(*blocks, strict=True))
-        return Observations(points.t, value, image, draw)
-
-    def _observe_block(
-        self, chosen: Tensor, points: Points, rows: slice, use: Use, step: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        device, t = self.data.device, points.t[rows]
-        x0 = self.data[chosen[points.example[rows]].to(device)]
-        noise = self._noise(points, rows, x0.shape[1:], use, step).to(x0.dtype)
-        value = self.process.terms(x0, t.to(device), noise).cpu()
-        if not self.control:
-            return value, torch.zeros_like(value), torch.zeros_like(value)
-        return value, *self.gaussian.features(x0, t, noise)
-
-    def _noise(
-        self, points: Points, rows: slice, dims: tuple[int, ...], use: Use, step: int
-    ) -> Tensor:
-        """The rows' noise out of the whole Latin sets that they belong to."""
-        serial = points.noise[rows]
-        first, last = int(serial[0]), int(serial[-1])
-        noise = latin_normal(
-            self.stream,
-            points.sizes[first : last + 1],
-            dims,
-            use=use,
-            step=step,
-            first_set=first,
-            device=self.data.device,
-        )
-        skipped = rows.start - int(points.sizes[:first].sum())
-        return noise[skipped : skipped + len(serial)]
-
-    def _allocate(self, pilot: Observations, profile: Tensor) -> Tensor:
-        """q from the pilot's residuals."""
-        scale = 1 / profile[pilot.t - 1]
-        basis = choose_basis(profile, pilot, scale, self.control)
-        residual = (pilot.value - basis.rows(pilot) @ basis.fit(pilot, scale)) * scale
-        return neyman(residual, pilot.t, profile)
-
-    def _fit(
-        self, profile: Tensor, pilot: Observations, other: Observations, q: Tensor
-    ) -> tuple[Basis, Tensor]:
-        """ĥ from the pilot (drawn from q_0, reweighted) and the other replicate (drawn from q)."""
-        scale = torch.cat([(q * profile)[pilot.t - 1].rsqrt(), 1 / q[other.t - 1]])
-        seen = pilot.and_then(other)
-        basis = choose_basis(profile, seen, scale, self.control)
-        return basis, basis.fit(seen, scale)
-
-    def _totals(
-        self,
-        chosen: Tensor,
-        plan: Points,
-        seen: Observations,
-        basis: Basis,
-        fit: Tensor,
-        unit: float,
-    ) -> tuple[Tensor, Tensor]:
-        """Y of one replicate in units of the observations, `[m]` each: the step t = 1, and the others."""
-        residual = plan.weight * (seen.value - basis.rows(seen) @ fit)
-        curve, slope = basis.curve(fit), basis.on_image(fit)
-        x0 = self.data[chosen.to(self.data.device)]
-        parts = []
-        for steps in (slice(0, 1), slice(1, None)):
-            inside = torch.zeros_like(curve)
-            inside[steps] = 1
-            known = (curve * inside).sum().expand(len(chosen)).clone()
-            if self.control:
-                known += self.gaussian.image_total(x0, slope * inside) / unit
-            parts.append(known.index_add(0, plan.example, residual * inside[plan.t - 1]))
-        return parts[0], parts[1]
+def _pilot(survey: Survey, count: int) -> tuple[Observations, Tensor]:
+    """`count` observations with t drawn from the rough profile, and the allocation q that follows from their residuals."""
+    points = pilot_points(count, len(survey.data), survey.profile, survey.stream)
+    pilot = survey.observe(survey.order(), points, Use.PILOT, step=2)
+    seen, scale = pilot.in_units(unit_of(pilot.value)), 1 / survey.profile[pilot.t - 1]
+    basis = choose_basis(survey.profile, seen, scale, survey.control)
+    residual = (seen.value - basis.rows(seen) @ basis.fit(seen, scale)) * scale
+    return pilot, neyman(residual, seen.t, survey.profile)
 
 
 def _check_budget(evaluations: int, size: int, draws: int, batch_size: int) -> None:
@@ -311,25 +186,23 @@ def _check_budget(evaluations: int, size: int, draws: int, batch_size: int) -> N
     check_count("batch_size", batch_size)
 
 
-def _summary(survey: _Survey, found: _Replicates, prior: float, seed: int) -> ElboEstimate:
+def _summary(
+    found: Replicates, protocol: Protocol, prior: float, data: Tensor, evaluations: int
+) -> ElboEstimate:
     """Means and standard errors from the replicates."""
-    size, dims = len(survey.data), survey.data[0].numel()
-    total = found.reconstruction + found.diffusion
+    size, dims = len(data), data[0].numel()
     unit = dims * math.log(2)
     return ElboEstimate(
-        bits_per_dim=(prior + total.mean().item()) / unit,
-        stderr=two_stage_error(total, size) / unit,
-        degrees_of_freedom=degrees_of_freedom(total, size),
-        evaluations=found.evaluations,
+        bits_per_dim=(prior + found.total.mean().item()) / unit,
+        stderr=two_stage_error(found.total, size) / unit,
+        degrees_of_freedom=degrees_of_freedom(found.total, size),
+        evaluations=evaluations,
         prior=prior,
-        diffusion=(found.diffusion.mean().item(), two_stage_error(found.diffusion, size)),
-        reconstruction=(
-            found.reconstruction.mean().item(),
-            two_stage_error(found.reconstruction, size),
-        ),
+        diffusion=(found.rest.mean().item(), two_stage_error(found.rest, size)),
+        reconstruction=(found.first.mean().item(), two_stage_error(found.first, size)),
         curve=found.curve,
         dims=dims,
-        examples=len(total),
+        examples=len(found.total),
         data_size=size,
-        protocol=survey.process.protocol(draws=1, seed=seed),
+        protocol=protocol,
     )
