@@ -385,7 +385,6 @@ def test_an_interrupted_build_is_done_again(tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             build.load(small_recipe(), tmp_path)
     assert list(tmp_path.glob("*.so")) == []
-    (tmp_path / "building-left-behind").mkdir()
     build.load(small_recipe(), tmp_path)
 
 
@@ -486,14 +485,3 @@ def test_no_writable_place_is_a_reason(tmp_path):
 def test_cuda_source_compiles(tmp_path, capability):
     library = build.load(cuda.recipe(capability), tmp_path)
     assert library.ddpm_run_cuda
-
-
-def test_a_library_in_somebody_elses_directory_is_not_loaded(tmp_path, monkeypatch):
-    """A temporary directory of a guessable name may have been made, and filled, by another user."""
-    place = build._built(small_recipe(), tmp_path / "own")
-    planted = tmp_path / "planted"
-    planted.mkdir()
-    (planted / place.name).write_bytes(b"not ours")
-    monkeypatch.setattr(build, "_places", lambda cache: [planted, tmp_path / "own"])
-    monkeypatch.setattr(build, "_trusted", lambda directory: directory != planted)
-    assert build._built(small_recipe(), None) == place

@@ -1,8 +1,16 @@
 """Compile a shared library once and keep it: the cache that the native and the CUDA provider share.
 
 A library's file name holds a hash of all that it is made from (sources, commands, compiler version), so nothing is ever
-stale. It is built in a temporary directory beside its place and moved there by one atomic rename, under a file lock: an
-interrupted or failing build leaves nothing behind that could be loaded, and two processes build once between them.
+stale. It is built in a temporary directory beside its place, flushed to the disk and moved there by one atomic rename, under a
+file lock: an interrupted or failing build leaves nothing behind that could be loaded, and two processes build once between them.
+
+A library runs as the user, and a damaged one ends the process by a signal. So before it is loaded,
+
+    its directory and all above    belong to the user or the system, and nobody else can rename in them,
+    the file                       is a regular one that the same holds for,
+    its content                    has the SHA-256 that was written down beside it when it was built;
+
+what fails is built again, elsewhere if need be, and where that fails too the reason is told and other providers serve.
 """
 
 import contextlib
@@ -10,6 +18,7 @@ import ctypes
 import hashlib
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -20,6 +29,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parent / "source"
 _TIME_LIMIT = 300.0  # seconds for one compiler call; the usual one takes two
+_NOBODY = 65534  # how the system's own directories look from inside a user namespace
 
 
 class BuildError(RuntimeError):
@@ -54,18 +64,17 @@ def load(recipe: Recipe, cache: Path | None = None) -> ctypes.CDLL:
             the system's temporary one where that cannot be written.
 
     Raises:
-        BuildError: no compiler, a failing compiler, or a library that cannot be loaded.
+        BuildError: no compiler, a failing compiler, no place that only the user can change, a full disk, or a library that
+            cannot be loaded.
     """
-    path = _built(recipe, cache)
     try:
-        return ctypes.CDLL(str(path))
-    except OSError:
-        path.unlink(missing_ok=True)  # damaged since it was built: once more
-    path = _built(recipe, cache)
+        path = _built(recipe, cache)
+    except OSError as error:
+        raise BuildError(f"the library {recipe.name!r} cannot be kept: {error}") from error
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise BuildError(f"{path.name} does not load: {error}") from error
+        raise BuildError(f"{path} does not load: {error}") from error
 
 
 def cache_directory() -> Path:
@@ -83,11 +92,13 @@ def _built(recipe: Recipe, cache: Path | None) -> Path:
     name = f"{recipe.name}-{_key(recipe, compiler)}.so"
     places = _places(cache)
     for place in places:
-        if (place / name).is_file() and _trusted(place):
+        if _is_sound(place / name) and _distrust(place) is None:
             return place / name
     place = _writable(places)
     with _lock(place / f"{name}.lock"):
-        if not (place / name).is_file():
+        if not _is_sound(place / name):
+            for abandoned in place.glob(f"building-{name}-*"):  # by a process that was killed
+                shutil.rmtree(abandoned, ignore_errors=True)
             _build(recipe, compiler, place / name)
     return place / name
 
@@ -129,15 +140,45 @@ def _writable(places: Sequence[Path]) -> Path:
         except OSError as error:
             reasons.append(str(error))
             continue
-        if _trusted(place):
+        reason = _distrust(place)
+        if reason is None:
             return place
-        reasons.append(f"{place} belongs to another user")
+        reasons.append(reason)
     raise BuildError(f"no directory for built libraries: {'; '.join(reasons)}")
 
 
-def _trusted(place: Path) -> bool:
-    """Whether the directory is the user's own or the system's: never load what somebody else can replace."""
-    return place.stat().st_uid in (0, os.getuid())
+def _distrust(place: Path) -> str | None:
+    """Why somebody else can replace what lies in a directory, or None: never load what they can."""
+    for folder in (place.resolve(), *place.resolve().parents):
+        status = folder.stat()
+        owners = (0, os.getuid()) if folder == place.resolve() else (0, os.getuid(), _NOBODY)
+        sticky = folder != place.resolve() and status.st_mode & stat.S_ISVTX
+        if status.st_uid not in owners:
+            return f"{folder} belongs to another user"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+            return f"{folder} can be changed by other users (chmod go-w {folder})"
+    return None
+
+
+def _is_sound(library: Path) -> bool:
+    """Whether the file is the one that was built here, and only the user or the system can change it."""
+    try:
+        descriptor = os.open(library, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.getuid()):
+                return False
+            if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+                return False
+            built = _record_of(library).read_text(encoding="ascii")
+            return built == hashlib.sha256(file.read()).hexdigest()
+    except (OSError, ValueError):
+        return False
+
+
+def _record_of(library: Path) -> Path:
+    """Where the SHA-256 of a library's content is kept."""
+    return library.with_name(f"{library.name}.sha256")
 
 
 @contextlib.contextmanager
@@ -150,7 +191,8 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _build(recipe: Recipe, compiler: str, target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="building-") as directory:
+    prefix = f"building-{target.name}-"
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as directory:
         objects = [f"{directory}/{number}.o" for number in range(len(recipe.objects))]
         commands = [
             [compiler, *recipe.options, *own, "-c", str(SOURCE / source), "-o", into]
@@ -158,9 +200,14 @@ def _build(recipe: Recipe, compiler: str, target: Path) -> None:
         ]
         with ThreadPoolExecutor() as pool:
             list(pool.map(_run, commands))
-        library = f"{directory}/library.so"
-        _run([compiler, *objects, "-shared", *recipe.link, "-o", library])
-        os.replace(library, target)
+        library, record = Path(directory, "library.so"), Path(directory, "record")
+        _run([compiler, *objects, "-shared", *recipe.link, "-o", str(library)])
+        library.chmod(0o700)  # whatever the umask
+        record.write_text(hashlib.sha256(library.read_bytes()).hexdigest(), encoding="ascii")
+        for made, place in ((library, target), (record, _record_of(target))):
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(made, place)
 
 
 def _run(command: Sequence[str]) -> str:
