@@ -1,0 +1,35 @@
+"""Seeded defects, frozen before the laws first saw them."""
+
+from tests.independent.defects import (
+    crafty_chance,
+    crafty_gradients,
+    crafty_layout,
+    crafty_manners,
+    crafty_ranges,
+    crafty_steps,
+    ordinary_bounds,
+    ordinary_chains,
+    ordinary_objectives,
+    ordinary_schedules,
+)
+from tests.independent.defects.defect import Defect
+
+FROZEN: dict[str, Defect] = {
+    f"{place}/{defect.id}": defect
+    for place, module in (
+        ("schedules", ordinary_schedules),
+        ("objectives", ordinary_objectives),
+        ("bounds", ordinary_bounds),
+        ("chains", ordinary_chains),
+        ("steps", crafty_steps),
+        ("layout", crafty_layout),
+        ("gradients", crafty_gradients),
+        ("manners", crafty_manners),
+        ("ranges", crafty_ranges),
+        ("chance", crafty_chance),
+    )
+    for defect in module.seeded.found
+}
+"""The first set by id."""
+
+__all__ = ["FROZEN", "Defect"]
