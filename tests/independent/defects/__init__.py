@@ -32,4 +32,7 @@ FROZEN: dict[str, Defect] = {
 }
 """The first set by id."""
 
-__all__ = ["FROZEN", "Defect"]
+LAST: dict[str, Defect] = {}
+"""The set kept back until no law changes any more."""
+
+__all__ = ["FROZEN", "LAST", "Defect"]

@@ -123,8 +123,9 @@ class FarFromEveryMode(Right):
     def mixture_denoise(self, setting, weights, means, covariances, x_t, t):
         right = super().mixture_denoise(setting, weights, means, covariances, x_t, t)
         far = x_t.abs().amax(1, keepdim=True) > 100
+        one = torch.ones(1, dtype=torch.float64)
         each = [
-            self.gaussian_denoise(setting, m, c, x_t, t)
+            super(FarFromEveryMode, self).mixture_denoise(setting, one, m[None], c[None], x_t, t)
             for m, c in zip(means, covariances, strict=True)
         ]
         return torch.where(far, torch.stack(each).mean(0), right)

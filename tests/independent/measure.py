@@ -1,0 +1,174 @@
+"""How many seeded defects the laws reject, and whether the report names what is wrong.
+
+A defect is *killed* where a law fails that the right implementation passes; it is *named* where the witness of one such failure is a call
+of a method that the defect's causes list. Laws whose cases never reach an overridden method cannot fail because of it and are left out.
+"""
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from ddpm_ref.conformance import Implementation
+from ddpm_ref.conformance.judge import Outcome
+from ddpm_ref.conformance.lawbook import LAWS, Case
+from ddpm_ref.conformance.runner import examine
+from tests.independent.defects import Defect
+from tests.independent.right import Right
+
+Failures = Mapping[str, str]
+"""`law dtype` → the method that its witness calls."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the laws said about one defect.
+
+    Attributes:
+        id, kind, cause, description: the defect's.
+        killed: a law failed.
+        named: a failure's witness calls a method among the causes.
+        only: every witness does.
+        classes: classifications of the failures.
+        failures: law and dtype → method of the witness.
+    """
+
+    id: str
+    kind: str
+    cause: tuple[str, ...]
+    description: str
+    killed: bool
+    named: bool
+    only: bool
+    classes: tuple[str, ...]
+    failures: Failures
+
+
+METHODS = frozenset(
+    name for name, value in vars(Implementation).items() if callable(value) and name[0] != "_"
+)
+
+
+def _failed(law: str, implementation: Right) -> list[tuple[Outcome, str]]:
+    """Failures, each with the methods that its witness speaks of, separated by blanks."""
+    methods: dict[str, str] = {}
+
+    def noted(candidate: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+        for case in LAWS[law].check(candidate, dtype):
+            methods[case.label or case.method] = case.method
+            yield case
+
+    outcomes = examine(replace(LAWS[law], check=noted), implementation)
+    return [(outcome, _blamed(outcome, methods)) for outcome in outcomes if outcome.failed]
+
+
+def _blamed(outcome: Outcome, methods: Mapping[str, str]) -> str:
+    label = "" if outcome.witness is None else str(outcome.witness["method"])
+    spoken = METHODS & {*re.findall(r"\w+", label), methods.get(label, "")}
+    return " ".join(sorted(spoken))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the right implementation does under the laws.
+
+    Attributes:
+        reached: law → names of the functions of `Right` that its cases reach.
+        failing: `law dtype` that fail though the code is right, with what was said.
+    """
+
+    reached: Mapping[str, frozenset[str]]
+    failing: Mapping[str, str]
+
+    def laws(self, defect: Defect) -> list[str]:
+        """The laws that can tell."""
+        changed = {name for name in vars(defect.build) if not name.startswith("__")}
+        return [law for law, names in self.reached.items() if names & changed]
+
+
+def _spy() -> tuple[Right, set[str]]:
+    """The right implementation, and the names of its functions that were called."""
+    reached: set[str] = set()
+
+    def noted(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(plain)
+        def call(self: Right, *arguments: Any, **named: Any) -> Any:
+            reached.add(name)
+            return plain(self, *arguments, **named)
+
+        return call
+
+    functions = {
+        name: noted(name, getattr(Right, name))
+        for name in dir(Right)
+        if not name.startswith("__") and callable(getattr(Right, name)) and name != "_moments"
+    }
+    return type("Spy", (Right,), functions)(), reached
+
+
+def baseline(laws: Sequence[str] | None = None) -> Baseline:
+    """The laws on the right implementation."""
+    spied: dict[str, frozenset[str]] = {}
+    failing: dict[str, str] = {}
+    for law in LAWS if laws is None else laws:
+        spy, reached = _spy()
+        for outcome, _ in _failed(law, spy):
+            failing[f"{law} {outcome.dtype}"] = outcome.message
+        spied[law] = frozenset(reached)
+    return Baseline(spied, failing)
+
+
+def measure(defect: Defect, known: Baseline) -> Found:
+    """The laws on one defect."""
+    outcomes = [pair for law in known.laws(defect) for pair in _failed(law, defect.build())]
+    new = [pair for pair in outcomes if f"{pair[0].law} {pair[0].dtype}" not in known.failing]
+    failures = {f"{outcome.law} {outcome.dtype}": blamed for outcome, blamed in new}
+    blamed = {method for names in failures.values() for method in names.split()}
+    return Found(
+        defect.id,
+        defect.kind,
+        defect.cause,
+        defect.description,
+        killed=bool(new),
+        named=bool(blamed & set(defect.cause)),
+        only=bool(new) and blamed <= set(defect.cause),
+        classes=tuple(sorted({str(outcome.classification) for outcome, _ in new})),
+        failures=failures,
+    )
+
+
+def summary(found: Sequence[Found], known: Baseline) -> dict[str, Any]:
+    """Counts and rows, strict JSON."""
+    killed = [row for row in found if row.killed]
+    named = [row for row in killed if row.named]
+    return {
+        "schema": "ddpm-bench.defects/1",
+        "defects": len(found),
+        "killed": len(killed),
+        "named": len(named),
+        "kill_rate": len(killed) / len(found) if found else None,
+        "right_cause_rate": len(named) / len(killed) if killed else None,
+        "survivors": [row.id for row in found if not row.killed],
+        "wrong_cause": [row.id for row in killed if not row.named],
+        "false_bugs": dict(known.failing),
+        "rows": [asdict(row) for row in found],
+    }
+
+
+def lines(result: Mapping[str, Any]) -> list[str]:
+    """The summary in words."""
+    rows = {row["id"]: row for row in result["rows"]}
+    head = f"{result['killed']} of {result['defects']} defects killed, {result['named']} of these with the right cause"
+    false = [f"false: {law}: {said}" for law, said in result["false_bugs"].items()]
+    alive = [
+        f"alive: {name} [{', '.join(rows[name]['cause'])}]: {rows[name]['description']}"
+        for name in result["survivors"]
+    ]
+    other = [
+        f"other cause: {name} [{', '.join(rows[name]['cause'])}]: blamed {', '.join(sorted(set(rows[name]['failures'].values())))}"
+        for name in result["wrong_cause"]
+    ]
+    return [head, *false, *alive, *other]
