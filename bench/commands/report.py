@@ -1,7 +1,12 @@
 """`ddpm-bench report RECORD… --out DIR`: records → report.html, report.md, report.json."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.record import Record
 
 HELP = "Write report.html, report.md and report.json from records, and from nothing else."
 
@@ -12,24 +17,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "records", metavar="RECORD", nargs="+", help="record files, or folders that hold them"
     )
     parser.add_argument(
-        "--out", metavar="DIR", default="report", help="folder to write to (default: %(default)s)"
+        "--out",
+        metavar="DIR",
+        default="ddpm-bench-report",
+        help="folder to write to (default: %(default)s)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the report and name its files; 1 where a part broke, else 0."""
-    from bench.record import load
+    """Write the report and name its files; 1 where a part broke or a file in a folder is not a record, else 0."""
     from bench.report import build, write
     from bench.terminal.usage import writable_directory
 
-    files = [file for given in arguments.records for file in _files(given)]
+    records, unread = _read(arguments.records)
     directory = writable_directory(arguments.out)
-    report = build([load(file) for file in files])
+    report = build(records, unread=unread)
     for path in write(report, directory)[:3]:
         print(path)
+    for name, reason in report.left_out:
+        print(f"not shown: {name}: {reason}")
     for reason in report.broken:
         print(f"broken part: {reason}")
-    return 1 if report.broken else 0
+    return 1 if report.broken or unread else 0
+
+
+def _read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
+    """The records, and the files of folders that are none; a file named by itself must be one."""
+    from bench.record import RecordError, load
+
+    records, unread = [], []
+    for name in given:
+        for file in _files(name):
+            try:
+                records.append(load(file))
+            except RecordError as error:
+                if not Path(name).expanduser().is_dir():
+                    raise
+                unread.append((file.name, str(error)))
+    return records, unread
 
 
 def _files(given: str) -> list[Path]:

@@ -83,6 +83,22 @@ def commit_label(environment: Mapping[str, Any]) -> str:
     return f"{commit[:10]}{'+' if environment.get('dirty') else ''}"
 
 
+def machine_label(environment: Mapping[str, Any]) -> str:
+    """The accelerator, or the processor and its cores: `AMD EPYC, 2 cores`."""
+    accelerator = environment.get("accelerator")
+    if accelerator:
+        return str(accelerator["name"])
+    machine = environment.get("machine") or {}
+    cores = machine.get("cores")
+    return f"{machine.get('cpu', 'unknown processor')}, {cores} core{'' if cores == 1 else 's'}"
+
+
+def torch_label(environment: Mapping[str, Any]) -> str:
+    """The torch release without its build: `torch 2.14.1`."""
+    version = (environment.get("packages") or {}).get("torch")
+    return f"torch {str(version).partition('+')[0]}" if version else "unknown torch"
+
+
 def _version(name: str) -> str | None:
     try:
         return metadata.version(name)

@@ -22,8 +22,9 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,9 +69,9 @@ class Record:
     created: str
     schema: str = SCHEMA
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """SHA-256 (hex) of the canonical JSON text."""
+        """SHA-256 (hex) of the canonical JSON text; computed once, for nothing in a record changes."""
         return hashlib.sha256(_canonical(_content(self)).encode()).hexdigest()
 
     @property
@@ -233,7 +234,8 @@ def _refuse(constant: str) -> None:
 
 
 def _content(record: Record) -> dict[str, Json]:
-    return {**asdict(record), "seeds": list(record.seeds)}
+    content = {field.name: getattr(record, field.name) for field in fields(record)}
+    return {**content, "seeds": list(record.seeds)}
 
 
 def _canonical(content: Mapping[str, Json]) -> str:

@@ -7,10 +7,8 @@ Each part of the page is a module here with `section(records) -> Section | None`
 """
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-from bench.report.page.blocks import Figure
 from bench.report.page.document import Report, build
 
 __all__ = ["Report", "build", "render", "write"]
@@ -20,25 +18,17 @@ def render(report: Report) -> dict[str, str]:
     """Relative path → text of every file of the report."""
     from bench.report.page import figures, html, json, markdown
 
-    drawings = _drawings(markdown.figures(report))
     return {
-        "report.html": html.render(report, drawings),
+        "report.html": html.render(report),
         "report.md": markdown.render(report),
         "report.json": json.render(report),
-        **{f"figures/{name}.svg": figures.standalone(svg) for name, svg in drawings.items()},
+        **{f"figures/{name}.svg": figures.standalone(svg) for name, svg in _wide(report)},
     }
 
 
-def _drawings(blocks: Iterable[Figure]) -> dict[str, str]:
-    """Name → SVG; drawn once for all renderings."""
-    from bench.report.page import figures
-
-    drawings: dict[str, str] = {}
-    for figure in blocks:
-        if figure.name in drawings:
-            raise ValueError(f"two figures are named {figure.name!r}; names are unique in a report")
-        drawings[figure.name] = figures.svg(figure)
-    return drawings
+def _wide(report: Report) -> list[tuple[str, str]]:
+    """The drawings without those for phones, which the page alone can choose."""
+    return [(n, svg) for n, svg in report.drawings.items() if not n.endswith("-narrow")]
 
 
 def write(report: Report, directory: str | os.PathLike[str]) -> list[Path]:

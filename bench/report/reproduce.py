@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from bench.record import Record
 from bench.report.page.blocks import Block, Code, Paragraph, Section, Table
 
+_FEW = 3
+"""Records that a command names one by one; more are named by their folder."""
 
-def section(records: Sequence[Record]) -> Section:
-    """Commands from a clone to this page, and the table of records."""
-    names = " ".join(f"records/{record.name}" for record in records)
+
+def section(records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()) -> Section:
+    """Commands from a clone to this page, the table of records, and which of them the page does not show."""
+    folder = "records/" if len(records) > _FEW else ""
+    names = folder or " ".join(f"records/{record.name}" for record in records)
     blocks: list[Block] = [
         Paragraph("To measure again, at the same commits:"),
         Code("\n".join(_measure(records))),
@@ -26,6 +30,9 @@ def section(records: Sequence[Record]) -> Section:
             "Records: each file states this hash, and it is checked whenever the file is read.",
         ),
     ]
+    if left_out:
+        rows = [[f"`{name}`", reason] for name, reason in left_out]
+        blocks.append(Table(["not shown", "why"], rows, "What was given and is not on this page."))
     return Section("How to reproduce", blocks)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bench.record import Record
-from bench.record.environment import commit_label
+from bench.record.environment import commit_label, machine_label
 
 TITLES = {
     "study": "Should a diffusion model predict the noise or the image?",
@@ -39,21 +39,17 @@ def subtitle(records: Sequence[Record]) -> str:
         *_distinct(
             r.data["name"] for r in records if r.kind == kind and r.data and "name" in r.data
         ),
-        *_distinct(_machine(r) for r in records),
-        f"commit {', '.join(_distinct(commit_label(r.environment) for r in records))}",
+        *_distinct(machine_label(r.environment) for r in records),
+        _commits(records),
         f"measured {period}",
     ]
     return " · ".join(parts)
 
 
-def _machine(record: Record) -> str:
-    accelerator = record.environment.get("accelerator")
-    if accelerator:
-        return str(accelerator["name"])
-    machine = record.environment.get("machine", {})
-    cores = machine.get("cores")
-    plural = "" if cores == 1 else "s"
-    return f"{machine.get('cpu', 'unknown processor')}, {cores} core{plural}"
+def _commits(records: Sequence[Record]) -> str:
+    """The commit, or how many: the environment's section names them."""
+    labels = _distinct(commit_label(r.environment) for r in records)
+    return f"commit {labels[0]}" if len(labels) == 1 else f"{len(labels)} commits"
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

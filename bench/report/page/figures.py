@@ -36,19 +36,41 @@ _ROLES = {
 _FONT = "var(--sans, system-ui, sans-serif)"
 
 
-def svg(figure: Figure) -> str:
-    """Draw a figure and return one `<svg>` element, deterministic to the byte."""
+def svg(figure: Figure, *, narrow: bool = False) -> str:
+    """Draw a figure and return one `<svg>` element, deterministic to the byte.
+
+    Args:
+        figure: what to draw.
+        narrow: for a phone: panels that stand side by side are put one below the other.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    with mpl.rc_context(_style(figure.name)):
-        canvas = Canvas(figsize=figure.size, layout="constrained")
+    name = f"{figure.name}-narrow" if narrow else figure.name
+    with mpl.rc_context(_style(name)):
+        canvas = (_stacked(Canvas) if narrow else Canvas)(
+            figsize=figure.narrow if narrow else figure.size, layout="constrained"
+        )
         FigureCanvasSVG(canvas)
         figure.draw(canvas)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return _adopt(text.getvalue(), figure)
+    return _adopt(text.getvalue(), figure, name)
+
+
+def _stacked(canvas: Any) -> Any:
+    """A kind of canvas whose panels and legend entries stand below one another."""
+
+    class Stacked(canvas):  # type: ignore[misc]
+        def subplots(self, nrows: int = 1, ncols: int = 1, **options: Any) -> Any:
+            options.pop("width_ratios", None)
+            return super().subplots(nrows * ncols, 1, **options)
+
+        def legend(self, *entries: Any, ncols: int = 1, **options: Any) -> Any:
+            return super().legend(*entries, ncols=min(ncols, 2), **options)
+
+    return Stacked
 
 
 def standalone(drawing: str) -> str:
@@ -109,19 +131,27 @@ def _style(salt: str) -> Any:
     }
 
 
-def _adopt(text: str, figure: Figure) -> str:
-    """The bare element: roles for colours, the page's font, ids of its own, a description."""
+def _adopt(text: str, figure: Figure, name: str) -> str:
+    """The bare element: roles for colours, the page's font, ids of its own, a name and a description."""
     text = text[text.index("<svg") :].rstrip()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{figure.name}-", text)
+    text = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     text = text.replace("'DejaVu Sans', sans-serif", _FONT).replace("'DejaVu Sans'", _FONT)
     for color, role in _ROLES.items():
         text = text.replace(color, f"var({role}, {color})")
-    label = html.escape(figure.alt or figure.caption, quote=True)
+    label = html.escape(unmarked(figure.name.replace("-", " ").capitalize()), quote=False)
+    told = html.escape(unmarked(figure.alt or figure.caption), quote=False)
     box = re.search(r'viewBox="[^"]*"', text)
     shape = box.group() if box else ""
     body = text[text.index(">") + 1 :]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'{shape} role="img" aria-label="{label}">{body}'
+        f'{shape} role="img" aria-labelledby="{name}-name" aria-describedby="{name}-told">'
+        f'<title id="{name}-name">{label}</title><desc id="{name}-told">{told}</desc>{body}'
     )
+
+
+def unmarked(text: str) -> str:
+    """A text without the marks of `code`, **bold** and *emphasis*, for labels, which have none."""
+    text = re.sub(r"`([^`]+)`|\*\*([^*]+)\*\*", lambda m: m[1] or m[2], " ".join(text.split()))
+    return re.sub(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])", r"\1", text)

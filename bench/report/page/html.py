@@ -6,14 +6,13 @@ into right-aligned ones.
 """
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from bench.report.page import figures
-from bench.report.page.blocks import Block, Cell, Table
+from bench.report.page.blocks import WIDE, Block, Table, plain
 from bench.report.page.document import Report
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -22,17 +21,11 @@ _MARKUP = (
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
     (re.compile(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])"), r"<em>\1</em>"),
-    (re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)"), r'<a href="\2">\1</a>'),
 )
 
 
-def render(report: Report, drawings: Mapping[str, str]) -> str:
-    """The report as one self-contained HTML page.
-
-    Args:
-        report: what to render.
-        drawings: the SVG of each figure, by its name.
-    """
+def render(report: Report) -> str:
+    """The report as one self-contained HTML page."""
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -48,13 +41,14 @@ def render(report: Report, drawings: Mapping[str, str]) -> str:
         style=Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8")),
         palette=list(zip(figures.PALETTE, figures.DARK_PALETTE, strict=True)),
         kind=_kind,
-        drawings=drawings,
+        drawings=report.drawings,
         columns=_numeric_columns,
+        many=WIDE,
     )
 
 
 def inline(text: str) -> Markup:
-    """`code`, **bold**, *emphasis* and [links](address) as HTML; everything else is escaped."""
+    """`code`, **bold** and *emphasis* as HTML; everything else is escaped, links included."""
     result = str(escape(text))
     for pattern, replacement in _MARKUP:
         result = pattern.sub(replacement, result)
@@ -72,7 +66,7 @@ def _kind(block: Block) -> str:
 
 def _numeric_columns(table: Table) -> list[bool]:
     """For each column, whether all of its cells are numbers, which align to the right."""
-    texts = [[cell.text if isinstance(cell, Cell) else cell for cell in row] for row in table.rows]
+    texts = [[plain(cell) for cell in row] for row in table.rows]
     columns = list(zip(*texts, strict=True)) or [()] * len(table.header)
     return [
         index > 0 and any(column) and all(map(is_number, column))

@@ -31,6 +31,9 @@ def render(report: Report) -> str:
         "title": report.title,
         "subtitle": report.subtitle,
         "passed": report.passed,
+        "answer": list(report.front.answer) if report.front else [],
+        "front": [_block(block) for block in report.front.blocks] if report.front else [],
+        "claims": [dict(claim) for claim in report.claims],
         "verdict": [
             {"text": line.text, "section": line.key, "failed": line.failed}
             for line in report.verdict
@@ -40,6 +43,7 @@ def render(report: Report) -> str:
             {"file": r.name, "kind": r.kind, "created": r.created, "sha256": r.sha256}
             for r in report.records
         ],
+        "left_out": [{"file": name, "reason": reason} for name, reason in report.left_out],
     }
     return (
         json.dumps(

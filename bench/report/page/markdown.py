@@ -1,11 +1,12 @@
 """report.md: the same content for a repository's web page or a terminal.
 
-The text blocks are written in the subset of Markdown that HTML gets translated from, so they pass
-as they are. Figures are files beside the report (`figures/NAME.svg`).
+The text blocks are written in a subset of Markdown, so `code`, **bold** and *emphasis* pass as they are. Everything else
+that a Markdown reader would take for markup is escaped: a record's text becomes neither HTML nor a link, also where
+bare addresses are made into links. Figures are files beside the report (`figures/NAME.svg`).
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from bench.report.page.blocks import (
     Block,
@@ -19,6 +20,7 @@ from bench.report.page.blocks import (
     Table,
 )
 from bench.report.page.document import Report
+from bench.report.page.figures import unmarked
 
 SIGNS = {"good": "✓", "bad": "✗", "warn": "△"}
 """What stands for a tone where there is no colour."""
@@ -26,29 +28,51 @@ SIGNS = {"good": "✓", "bad": "✗", "warn": "△"}
 
 def render(report: Report) -> str:
     """The report as Markdown."""
-    lines = [f"# {report.title}", "", report.subtitle, "", "## Verdict", ""]
-    lines += [f"- {'✗ ' if line.failed else ''}{line.text}" for line in report.verdict]
+    lines = [f"# {text(report.title)}", "", text(report.subtitle), ""]
+    lines += [f"- ✗ {text(line.text)}" for line in report.failures]
+    if report.front:
+        lines += ["", " ".join(map(text, report.front.answer)), *_blocks(report.front.blocks)]
+    lines += ["", "## All findings", ""]
+    lines += [f"- {text(line.text)}" for line in report.verdict if not line.failed]
     for section in report.sections:
         lines += ["", *_section(section)]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def figures(report: Report) -> Iterator[Figure]:
-    """Every figure of the report, in order."""
-    for section in report.sections:
-        yield from _figures(section.blocks)
+_CODE = re.compile(r"(`[^`]+`)")
+_ESCAPES = (
+    ("&", "&amp;"),
+    ("<", "&lt;"),
+    (">", "&gt;"),
+    ("](", "]\\("),
+    ("][", "]\\["),
+    ("://", "&#58;//"),
+    ("www.", "www&#46;"),
+)
+"""What would become HTML or a link."""
+_DEFINITION = re.compile(r"^(\[[^\]]*\]):")
+"""What defines the address of a link elsewhere, at the beginning of a paragraph."""
 
 
-def _figures(blocks: Sequence[Block]) -> Iterator[Figure]:
-    for block in blocks:
-        if isinstance(block, Figure):
-            yield block
-        elif isinstance(block, Fold):
-            yield from _figures(block.blocks)
+def text(content: str) -> str:
+    """A text on one line, with nothing that a Markdown reader takes for HTML or a link; `code` stays as it is."""
+    flat = re.sub(r"`+", "`", " ".join(content.split()))
+    pieces = _CODE.split(flat)
+    return "".join(piece if index % 2 else _escaped(piece) for index, piece in enumerate(pieces))
+
+
+def _escaped(piece: str) -> str:
+    for mark, instead in _ESCAPES:
+        piece = piece.replace(mark, instead)
+    return _DEFINITION.sub(r"\1\\:", piece)
+
+
+_ROUND = str.maketrans("[]", "()")
+"""Square brackets would end the label of a picture."""
 
 
 def _section(section: Section) -> list[str]:
-    return [f"## {section.title}", *_blocks(section.blocks)]
+    return [f"## {text(section.title)}", *_blocks(section.blocks)]
 
 
 def _blocks(blocks: Sequence[Block]) -> list[str]:
@@ -57,42 +81,38 @@ def _blocks(blocks: Sequence[Block]) -> list[str]:
 
 def _block(block: Block) -> list[str]:
     match block:
-        case Paragraph(text):
-            return [text]
-        case Note(text, tone):
+        case Paragraph(content):
+            return [text(content)]
+        case Note(content, tone):
             sign = f"{SIGNS[tone]} " if tone in SIGNS else ""
-            return [f"> {sign}{text}"]
-        case Code(text, language):
-            return [f"```{language}", *text.splitlines(), "```"]
+            return [f"> {sign}{text(content)}"]
+        case Code(content, language):
+            fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", content)), default=0))
+            return [f"{fence}{language}", *content.splitlines(), fence]
         case Table():
-            return _table(block)
+            return _table(block.upright)
         case Figure(name=name, caption=caption, alt=alt):
-            return [f"![{_flat(alt or caption)}](figures/{name}.svg)", "", f"*{caption}*"]
+            label = text(unmarked(alt or caption).translate(_ROUND))
+            return [f"![{label}](figures/{name}.svg)", "", text(caption)]
         case Fold(summary, blocks):
-            return [f"**{summary}**", *_blocks(blocks)]
+            return [f"**{text(summary)}**", *_blocks(blocks)]
 
 
 def _table(table: Table) -> list[str]:
     body = [_row([_cell(cell) for cell in row]) for row in table.rows]
     rule = "|" + "---|" * len(table.header)
-    caption = [f"**{table.caption}**", ""] if table.caption else []
-    return [*caption, _row(table.header), rule, *body]
+    caption = [text(table.caption), ""] if table.caption else []
+    return [*caption, _row(list(map(text, table.header))), rule, *body]
 
 
 def _row(cells: Sequence[str]) -> str:
-    escaped = (re.sub(r"\s*\n\s*", " ", cell).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 def _cell(cell: str | Cell) -> str:
     if isinstance(cell, str):
-        return cell
+        return text(cell)
     if cell.tone == "strong":
-        return f"**{cell.text}**"
+        return f"**{text(cell.text)}**"
     sign = SIGNS.get(cell.tone)
-    return f"{sign} {cell.text}" if sign else cell.text
-
-
-def _flat(text: str) -> str:
-    """Alternative text may hold neither brackets nor markup."""
-    return re.sub(r"[\[\]`*]", "", " ".join(text.split()))
+    return f"{sign} {text(cell.text)}" if sign else text(cell.text)

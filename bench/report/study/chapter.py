@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.record.environment import machine_label, torch_label
 from bench.record.kinds import violations
 from bench.record.study import (
     MEASURES,
@@ -16,6 +17,7 @@ from bench.record.study import (
     value_of,
 )
 from bench.report.page.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table, Tone
+from bench.report.page.digits import number
 from bench.report.study.effects import (
     Effect,
     arm_interval,
@@ -32,7 +34,8 @@ from bench.report.study.figures import (
     samples_figure,
     time_figure,
 )
-from bench.report.study.verdict import number, sentences, shown
+from bench.report.study.front import front
+from bench.report.study.verdict import sentences, shown
 
 _TONES: Mapping[str, Tone] = {
     "better": "good",
@@ -47,7 +50,7 @@ def section(records: Sequence[Record]) -> Section | None:
     studies = [record for record in records if record.kind == "study"]
     if not studies:
         return None
-    record = studies[-1]
+    *earlier, record = studies
     lines = sentences(record.results)
     return Section(
         title="Study: noise or image?",
@@ -55,7 +58,25 @@ def section(records: Sequence[Record]) -> Section | None:
         data=_data(record.results, lines),
         headlines=lines,
         failed=bool(violations(record)),
+        front=front(record),
+        left_out=[(old.name, f"followed by {record.name}") for old in earlier],
     )
+
+
+def apart(record: Record) -> str:
+    """Studies on other data, of another size or on another machine stand side by side, each for itself."""
+    if record.kind != "study":
+        return ""
+    protocol, data = record.protocol, record.data or {}
+    return (
+        f"{data.get('name')}, {len(protocol['seeds'])} seeds, {protocol['steps']:,} steps, "
+        f"{len(protocol['arms'])} arms, {machine_label(record.environment)}, {torch_label(record.environment)}"
+    )
+
+
+def rank(record: Record) -> float:
+    """The study with the most runs answers first."""
+    return float(len(record.results["runs"]))
 
 
 def _blocks(record: Record) -> list[Block]:

@@ -78,6 +78,7 @@ def errors_figure(results: Results) -> Figure:
         "Held-out error by noise level, as ε-MSE and as x₀-MSE (the same predictions, converted; the two differ by the factor "
         "SNR). Geometric mean over seeds. Dotted: the best linear denoiser.",
         size=(7.0, 3.9),
+        narrow=(4.2, 6.8),
     )
 
 
@@ -134,6 +135,7 @@ def convergence_figure(results: Results) -> Figure:
         "The common yardsticks along training, averaged evenly over log-SNR: the mean ε-MSE is the diffusion part of the bound "
         "up to a constant. One line a seed. The thresholds of “faster” are the dotted lines, which no arm set.",
         size=(7.0, 3.9),
+        narrow=(4.2, 6.8),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from bench.record.statistics import Interval
 from bench.record.study import Measure, Results, completed, label_of, measure
+from bench.report.page.digits import number, with_interval
 from bench.report.study.effects import (
     Effect,
     arm_interval,
@@ -36,25 +37,17 @@ _CLAIMS = (
 """Title (none: it goes on from the one before), what is compared (none: the measure's own name), measure by weighting."""
 
 
-def number(value: float) -> str:
-    """Three significant digits, a real minus sign, no exponent for everyday sizes."""
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    return text.replace("-", "−")
-
-
 def shown(interval: Interval | None, entry: Measure) -> str:
     """An effect with its interval: `−0.31 [−0.52, −0.10]` or `×0.72 [0.61, 0.85]`."""
     if interval is None:
         return "–"
     sign = "×" if entry.compared == "ratio" else ("+" if interval.estimate > 0 else "")
-    if interval.low is None or interval.high is None:
-        return f"{sign}{number(interval.estimate)} (one seed)"
-    return f"{sign}{number(interval.estimate)} [{number(interval.low)}, {number(interval.high)}]"
+    return with_interval(interval, sign, alone="one seed")
 
 
 def sentences(results: Results) -> list[str]:
     """The verdict, most important first; each sentence stands alone."""
-    found = [_answer(results)] if has_factorial(results) else []
+    found = [f"**Noise or image?** {_by_what(results)}."] if has_factorial(results) else []
     found.append(_best(results))
     if has_factorial(results):
         found += _claims(results)
@@ -150,8 +143,14 @@ _ANSWERS = {
 }
 
 
-def _answer(results: Results) -> str:
-    """The title's question in one plain sentence, from likelihood and distance at equal weighting."""
+def _by_what(results: Results) -> str:
+    """The answer, and the yardsticks that it rests on."""
+    names = " and by ".join(label_of(results, measure(key)) for key in ("bits_per_dim", "fd"))
+    return f"{answer(results)}, by {names}"
+
+
+def answer(results: Results) -> str:
+    """The title's question in a few plain words, from likelihood and distance at equal weighting."""
     entries = [measure(key) for key in ("bits_per_dim", "fd")]
     found = {
         (
@@ -160,10 +159,8 @@ def _answer(results: Results) -> str:
         )
         for entry in entries
     }
-    names = " and by ".join(label_of(results, entry) for entry in entries)
     agreed = _ANSWERS.get(next(iter(found))) if len(found) == 1 else None
-    text = agreed or "It depends on the weighting and on the yardstick; the table below says how"
-    return f"**Noise or image?** {text}, by {names}."
+    return agreed or "It depends on the weighting and on the yardstick; the table below says how"
 
 
 def _noise(effect: Effect) -> str:
