@@ -364,6 +364,7 @@ def _checked_part(output: object, x_t: Tensor, name: str) -> Tensor:
     if output.shape != x_t.shape:
         raise ValueError(
             f"the model's {name} has shape {list(output.shape)} but x_t has {list(x_t.shape)}: they must be equal; "
-            "a model with twice the channels returns the pair output.chunk(2, dim=1), the second as log-variance"
+            "of a model with twice the channels pass output[:, :C], or the pair (prediction, log_variance), where the v in [-1, 1] of "
+            "improved-diffusion's learned range is (v + 1)/2 of the way from ln posterior_variance to ln beta, not a log-variance itself"
         )
     return output

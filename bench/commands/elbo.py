@@ -3,7 +3,7 @@
 `--json` writes strict JSON with the `schema` "ddpm-bench.elbo/1". Its fields: `bits_per_dim` with `bits_per_dim_stderr`,
 `stderr_meaning` and `stderr_degrees_of_freedom` (for Student's t); `terms_nats` (`prior`, `diffusion`, `reconstruction`, `total`;
 each `mean` and `stderr`, nats per example); `curve_nats` (the term of t = 1 … T) with `curve_is_smoothed`; `dims`, `examples`,
-`evaluations`; `protocol`. A standard error of 0 is that of an exact mean; it is null, unknown, for the full sum over one image.
+`evaluations`; `protocol`; `read` (what a model's own configuration said). A standard error of 0 is that of an exact mean; it is null, unknown, for the full sum over one image.
 Where the bound is not finite there are only `schema`, `bits_per_dim`: null and the `reason`.
 """
 
@@ -30,10 +30,11 @@ SCHEMA = "ddpm-bench.elbo/1"
 HELP = """bits/dim of a checkpoint or of your model, term by term, with standard errors
 
   ddpm-bench elbo runs/digits/checkpoint.pt --data digits
+  ddpm-bench elbo --model hf:my_pipeline --images my_images
   ddpm-bench elbo --model my_model.py:make --data digits --schedule linear --T 1000
   ddpm-bench elbo runs/digits/checkpoint.pt --evaluations 20000 --json bound.json --out bound.png
 
-the factory returns a model, (model, Schedule) or (model, diffusers scheduler); see bench/metrics/foreign_model.py"""
+the factory returns a model, (model, Schedule), (model, diffusers scheduler) or a diffusers pipeline: docs/elbo-of-your-model.md"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

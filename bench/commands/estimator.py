@@ -17,7 +17,8 @@ HELP = """coverage and cost of the budgeted bits/dim estimate, against other way
   ddpm-bench estimator runs/digits/checkpoint.pt --data digits --out reports/records"""
 
 _MATTERS = (
-    "data", "part", "examples", "schedule", "T", "parameterization", "first_step", "variance", "decoder", "clip", "seed",
+    "data", "images", "part", "examples", "schedule", "T", "parameterization", "first_step", "variance",
+    "decoder_variance", "decoder", "clip", "seed",
     "evaluations", "repetitions", "reference_draws",
 )  # fmt: skip
 
@@ -112,7 +113,8 @@ def _command(arguments: argparse.Namespace, subject: str) -> str:
     for name in _MATTERS:
         value = getattr(arguments, name)
         if value is not None:
-            values = value if isinstance(value, list) else [without_path(str(value))]
+            shown = "PATH" if name == "images" else without_path(str(value))
+            values = value if isinstance(value, list) else [shown]
             words.append(f"--{name.replace('_', '-')} {shlex.join(map(str, values))}")
     return " ".join(words)
 

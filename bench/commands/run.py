@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.commands.subject import add_images
 from bench.job.parts import PARTS
 from bench.job.presets import PRESETS
 from bench.terminal.usage import UsageError, on_interrupt, one_of, writable_directory
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="NAME", help="data set, or folder:PATH (default: the preset's)"
     )
+    add_images(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="folder with the files of the data set")
     parser.add_argument(
         "--out", metavar="DIR", default="ddpm-bench-report", help="(default: %(default)s)"

@@ -1,75 +1,188 @@
 """Which model on which data: the options that `elbo`, `estimator` and `bound` share, and the question that they make."""
 
 import argparse
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.terminal.usage import UsageError, at_least, readable_file
 
 if TYPE_CHECKING:
+    from bench.data import DataSet
     from bench.metrics.bits_per_dim import Question
+    from bench.metrics.foreign_model import Foreign
+    from ddpm_ref.reverse import Variance
     from ddpm_ref.schedule import Schedule
+
+_ARRAYS = (".npy", ".npz")
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
     """The options that say which model on which data, shared with `estimator` and `bound`."""
-    parser.add_argument("--model", metavar="FILE.py:FACTORY", help="a model of your own instead")
+    parser.add_argument(
+        "--model",
+        metavar="FILE.py:FACTORY|hf:FOLDER",
+        help="a model of your own instead, or a saved diffusers model",
+    )
     parser.add_argument("--data", metavar="NAME", help="data set (default: the checkpoint's)")
+    parser.add_argument(
+        "--images",
+        metavar="PATH",
+        help="all images of a folder, FILE.npy or FILE.npz in place of --data",
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
     parser.add_argument("--part", choices=("heldout", "tune", "train"), default="heldout")
     parser.add_argument("--examples", type=at_least(1), metavar="N", help="the first N images only")
     parser.add_argument("--schedule", metavar="NAME", help="of --model (default: linear)")
     parser.add_argument("--T", type=at_least(1), help="steps of --schedule (default: 1000)")
     parser.add_argument(
-        "--parameterization", metavar="NAME", help="what --model predicts (default: eps)"
+        "--parameterization",
+        metavar="NAME",
+        help="what --model predicts (default: as its scheduler says, else eps)",
     )
     parser.add_argument(
         "--first-step",
         type=int,
         choices=(0, 1),
-        help="what --model calls the first step (default: 1)",
+        help="what --model calls the first step (default: 0 for a model of diffusers, else 1)",
     )
     parser.add_argument(
-        "--variance", metavar="NAME", help="posterior (default), beta or learned_range"
+        "--variance",
+        metavar="NAME",
+        help="posterior, beta or learned_range (default: as the scheduler says, else posterior)",
+    )
+    parser.add_argument(
+        "--decoder-variance",
+        choices=("beta", "posterior"),
+        help="sigma_1^2 of p(x0|x1): beta_1 (default), or posterior for the posterior variance at t = 2, as Ho's and OpenAI's code",
     )
     parser.add_argument(
         "--decoder", metavar="NAME", help="default: discretized if the data have levels"
     )
     parser.add_argument(
-        "--clip", type=float, metavar="X", help="clamp predicted x0 (default: never)"
+        "--clip",
+        type=_clip,
+        metavar="X",
+        help="clamp predicted x0 to [-X, X], or never (default: as the scheduler says, else never)",
     )
     parser.add_argument("--seed", type=at_least(0), default=0)
     parser.add_argument("--batch-size", type=at_least(1), default=512)
     parser.add_argument("--device", default="cpu")
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """`--images PATH` of the commands that train: another way to write `--data folder:PATH` or `array:PATH`."""
+    parser.add_argument(
+        "--images",
+        dest="data",
+        type=_data_name,
+        metavar="PATH",
+        help="your own images in place of --data: a folder, FILE.npy or FILE.npz",
+    )
+
+
+def _data_name(path: str) -> str:
+    return f"{'array' if path.lower().endswith(_ARRAYS) else 'folder'}:{path}"
+
+
+def _clip(text: str) -> float:
+    """A number, or infinity for `never`."""
+    if text == "never":
+        return math.inf
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number nor 'never': pass --clip 1 to clamp to [-1, 1]"
+        ) from None
+
+
 def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
-    from bench.data import load
-    from bench.metrics.bits_per_dim import Question
+    from bench.metrics.bits_per_dim import Question, Reading
+    from bench.metrics.foreign_model import adapt
 
     if (arguments.checkpoint is None) == (arguments.model is None):
-        raise UsageError("give either CHECKPOINT or --model FILE.py:FACTORY, one of the two")
+        raise UsageError(
+            "give either CHECKPOINT or --model (FILE.py:FACTORY or hf:FOLDER), one of the two"
+        )
     _check_device(arguments.device)
-    chosen = _from_checkpoint(arguments) if arguments.checkpoint else _from_factory(arguments)
-    name = arguments.data or chosen.pop("data", None)
-    chosen.pop("data", None)
-    if name is None:
-        raise UsageError("--data is missing: name the data set, such as --data digits")
-    dataset = load(name, Path(arguments.data_dir) if arguments.data_dir else None)
+    foreign, own_data = (
+        _from_checkpoint(arguments) if arguments.checkpoint else (_from_factory(arguments), None)
+    )
+    dataset = _data(arguments, own_data)
     images = getattr(dataset, arguments.part)[: arguments.examples]
-    decoder = arguments.decoder or dataset.decoder
+    schedule = _schedule(arguments, foreign.schedule)
+    kind = arguments.variance or foreign.variance or "posterior"
+    clip = foreign.clip if arguments.clip is None else arguments.clip
     return Question(
+        model=adapt(foreign, schedule, kind),
         data=images.to(arguments.device),
         source=dataset.describe(),
-        decoder=decoder,
+        schedule=schedule,
+        parameterization=arguments.parameterization or foreign.parameterization or "eps",
+        variance=_variance(kind, arguments.decoder_variance, schedule),
+        decoder=arguments.decoder or dataset.decoder,
         levels=dataset.levels,
-        clip=arguments.clip,
+        clip=None if clip == math.inf else clip,
         seed=arguments.seed,
         draws=getattr(arguments, "draws", 1),
         batch_size=arguments.batch_size,
-        **chosen,
+        reading=Reading(
+            first_step=foreign.offset + 1,
+            decoder_variance=arguments.decoder_variance or "beta",
+            variance=kind,
+            said=foreign.said,
+        ),
     )
+
+
+def _data(arguments: argparse.Namespace, own: str | None) -> "DataSet":
+    """The data set of --data, of --images, or the one that the checkpoint was trained on."""
+    from bench.data import load
+
+    if arguments.images is not None:
+        from bench.data.array_file import load_whole
+
+        for option in ("data", "data_dir"):
+            if getattr(arguments, option) is not None:
+                given = option.replace("_", "-")
+                raise UsageError(f"--images and --{given}: give one of the two")
+        if arguments.part != "heldout":
+            raise UsageError(
+                f"--part {arguments.part} belongs to --data: --images is evaluated whole; leave it out"
+            )
+        return load_whole(Path(arguments.images).expanduser())
+    name: str | None = arguments.data or own
+    if name is None:
+        raise UsageError(
+            "--data is missing: name the data set, such as --data digits, or give your own as --images FOLDER"
+        )
+    return load(name, Path(arguments.data_dir) if arguments.data_dir else None)
+
+
+def _variance(kind: str, decoder: str | None, schedule: "Schedule") -> "Variance":
+    """The reverse variance as `elbo` takes it: a name, or its table with β̃_2 as the decoder's."""
+    from ddpm_ref.reverse import reverse_variance
+
+    if kind == "learned_range":
+        if decoder is not None:
+            raise UsageError(
+                f"--decoder-variance {decoder} belongs to a fixed variance: with learned_range the model's own is the decoder's"
+            )
+        return "posterior"
+    if decoder != "posterior":
+        return kind
+    if schedule.T == 1:
+        raise UsageError(
+            "--decoder-variance posterior is the posterior variance at t = 2, but T = 1"
+        )
+    try:
+        table = reverse_variance(kind, schedule)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    table[1] = schedule.posterior_variance[2]
+    return table
 
 
 def _check_device(name: str) -> None:
@@ -85,7 +198,9 @@ def _check_device(name: str) -> None:
         ) from error
 
 
-def _from_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
+def _from_checkpoint(arguments: argparse.Namespace) -> "tuple[Foreign, str]":
+    """Our own model as a foreign one, and the name of its data."""
+    from bench.metrics.foreign_model import Foreign
     from ddpm_ref.checkpoint import load_checkpoint
 
     for option in ("schedule", "T", "parameterization", "first_step"):
@@ -98,35 +213,28 @@ def _from_checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
         checkpoint = load_checkpoint(readable_file(arguments.checkpoint), device=arguments.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    return {
-        "model": checkpoint.model,
-        "schedule": checkpoint.schedule,
-        "parameterization": checkpoint.config.parameterization,
-        "variance": arguments.variance or "posterior",
-        "data": checkpoint.config.data,
-    }
+    foreign = Foreign(
+        checkpoint.model,
+        checkpoint.schedule,
+        parameterization=checkpoint.config.parameterization,
+        first_step=1,
+    )
+    return foreign, checkpoint.config.data
 
 
-def _from_factory(arguments: argparse.Namespace) -> dict[str, Any]:
+def _from_factory(arguments: argparse.Namespace) -> "Foreign":
     import dataclasses
 
     from torch import nn
 
-    from bench.metrics.foreign_model import adapt, load_foreign
+    from bench.metrics.foreign_model import load_foreign
 
     foreign = load_foreign(arguments.model)
     if arguments.first_step is not None:
         foreign = dataclasses.replace(foreign, first_step=arguments.first_step)
     if isinstance(foreign.model, nn.Module):
         foreign.model.to(arguments.device)
-    schedule = _schedule(arguments, foreign.schedule)
-    variance = arguments.variance or foreign.variance or "posterior"
-    return {
-        "model": adapt(foreign, schedule, variance),
-        "schedule": schedule,
-        "parameterization": arguments.parameterization or foreign.parameterization or "eps",
-        "variance": "posterior" if variance == "learned_range" else variance,
-    }
+    return foreign
 
 
 def _schedule(arguments: argparse.Namespace, own: "Schedule | None") -> "Schedule":

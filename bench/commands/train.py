@@ -5,6 +5,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.commands.subject import add_images
 from bench.terminal.usage import UsageError, at_least, readable_file, writable_directory
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="entries",
         help="any other key of the configuration, in TOML, such as batch_size=32 or network_options.base=32",
     )
+    add_images(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
     parser.add_argument(
         "--out", default="runs/train", metavar="DIR", help="folder of the run (default: runs/train)"

@@ -6,6 +6,7 @@
 | `fashion-mnist`, `mnist` | 28×28 grey images from IDX files | the publisher's 10,000 | 256 |
 | `cifar10` | 32×32 colour images, Python or binary batches | the publisher's 10,000 | 256 |
 | `folder:PATH` | a user's images, all of one size | 15 % by content hash | 256 |
+| `array:FILE.npy`, `.npz` | a user's arrays, bytes or floats on [−1, 1] | 15 % by content hash | 256 or – |
 | `gaussian`, `mixture` | smooth random fields, 8×8, continuous | 500 | – |
 """
 
@@ -18,6 +19,7 @@ from bench.terminal.usage import unknown
 __all__ = ["LOADERS", "DataSet", "load", "without_path"]
 
 _DIGITS_HELDOUT, _DIGITS_TUNE = 500, 100
+_OWN = ("folder", "array")
 _DIGITS_SOURCE = (
     "Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, UCI Machine Learning "
     "Repository (CC BY 4.0), the test half as carried by scikit-learn"
@@ -81,7 +83,7 @@ def load(name: str, root: Path | None = None) -> DataSet:
     """The data set of that name, on [−1, 1] and split.
 
     Args:
-        name: one of `LOADERS`, or `folder:PATH`.
+        name: one of `LOADERS`, `folder:PATH` or `array:FILE`.
         root: directory with the files of `mnist`, `fashion-mnist` or `cifar10`; None: the usual places.
 
     Raises:
@@ -91,11 +93,16 @@ def load(name: str, root: Path | None = None) -> DataSet:
         from bench.data.folder import load_folder
 
         return load_folder(Path(name.removeprefix("folder:")).expanduser())
+    if name.startswith("array:"):
+        from bench.data.array_file import load_array
+
+        return load_array(Path(name.removeprefix("array:")).expanduser())
     if name not in LOADERS:
-        raise unknown("data set", name, [*LOADERS, "folder:PATH"])
+        raise unknown("data set", name, [*LOADERS, "folder:PATH", "array:FILE.npy"])
     return LOADERS[name](root)
 
 
 def without_path(name: str) -> str:
     """The name as a record may state it: a user's own folder stays out."""
-    return "folder:PATH" if name.startswith("folder:") else name
+    kind, colon, _ = name.partition(":")
+    return f"{kind}:PATH" if colon and kind in _OWN else name

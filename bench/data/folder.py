@@ -53,13 +53,17 @@ class Pictures:
     done: str
 
 
-def read_folder(root: Path) -> Tensor:
+def read_folder(root: Path, *, fewest: int = _FEWEST) -> Tensor:
     """The images of `read_pictures` alone, uint8 `[N, C, H, W]`."""
-    return read_pictures(root).images
+    return read_pictures(root, fewest=fewest).images
 
 
-def read_pictures(root: Path) -> Pictures:
+def read_pictures(root: Path, *, fewest: int = _FEWEST) -> Pictures:
     """All images below a directory, linked folders included, hidden files not.
+
+    Args:
+        root: the directory.
+        fewest: how many images are needed: a data set is split, a likelihood is of one image already.
 
     Raises:
         UsageError: no directory, too few images, one that cannot be read right, more than one size, or more than fits into memory.
@@ -67,9 +71,9 @@ def read_pictures(root: Path) -> Pictures:
     if not os.path.isdir(root):
         raise UsageError(f"folder: {root} is not a directory: write folder:PATH_TO_IMAGES")
     paths = sorted(_image_files(root))
-    if len(paths) < _FEWEST:
+    if len(paths) < fewest:
         raise UsageError(
-            f"folder: {root} holds {len(paths)} images; at least {_FEWEST} are needed (looked for {' '.join(sorted(_SUFFIXES))})"
+            f"folder: {root} holds {len(paths)} images; at least {fewest} are needed (looked for {' '.join(sorted(_SUFFIXES))})"
         )
     pictures, size = [], None
     for path in paths:

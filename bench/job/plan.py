@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bench.data import without_path
 from bench.job.presets import Preset
 from bench.record import Record, new_record, save
 from bench.record.kinds import violations
@@ -144,7 +145,7 @@ def summary_record(progress: Progress) -> Record:
         KIND,
         protocol={
             "preset": plan.preset,
-            "data": "folder" if plan.data.startswith("folder:") else plan.data,
+            "data": without_path(plan.data).removesuffix(":PATH"),
             "device": plan.device,
             "command": plan.command,
         },

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,40 @@ class Term:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """How a model was read: what stands beside the protocol, since it moves the number.
+
+    Attributes:
+        first_step: what the model calls our t = 1.
+        decoder_variance: σ_1²: `beta` (β_1), or `posterior` (β̃_2, as in Ho et al.'s and OpenAI's code).
+        variance: the name of the reverse variance, also where it reaches `elbo` as a table.
+        said: what was read from the model's own configuration.
+    """
+
+    first_step: int = 1
+    decoder_variance: str = "beta"
+    variance: str | None = None
+    said: tuple[str, ...] = ()
+
+    def variance_of(self, protocol: Protocol) -> str:
+        """The reverse variance by its name."""
+        return (
+            self.variance if protocol.variance == "table" and self.variance else protocol.variance
+        )
+
+    def decoder_variance_of(self, protocol: Protocol) -> str:
+        """σ_1² by its name; a model that returns its variance brings this one too."""
+        return "learned" if protocol.variance == "learned" else self.decoder_variance
+
+    def describe(self, protocol: Protocol) -> str:
+        """The protocol as one English sentence, with σ_1² and the first step."""
+        named = replace(protocol, variance=self.variance_of(protocol))
+        sigma = {"beta": "beta_1", "posterior": "posterior variance at t = 2", "learned": "learned"}
+        first = sigma[self.decoder_variance_of(protocol)]
+        return f"{named.describe()}; decoder variance sigma_1^2: {first}; first step: {self.first_step}"
+
+
+@dataclass(frozen=True)
 class Likelihood:
     """The bound of a data set, term by term.
 
@@ -42,6 +76,7 @@ class Likelihood:
         degrees_of_freedom: of the total's standard error, for Student's t.
         smooth_curve: the curve is the estimator's fit, not a mean at each t.
         protocol: how a term was evaluated.
+        reading: how the model was read.
     """
 
     terms: dict[str, Term]
@@ -53,6 +88,7 @@ class Likelihood:
     degrees_of_freedom: float
     smooth_curve: bool
     protocol: Protocol
+    reading: Reading
 
     def bits(self, nats: float) -> float:
         """Nats per example → bits per dimension."""
@@ -81,14 +117,17 @@ class Likelihood:
             "protocol": {
                 "T": self.protocol.T,
                 "parameterization": self.protocol.parameterization,
-                "variance": self.protocol.variance,
+                "variance": self.reading.variance_of(self.protocol),
+                "decoder_variance": self.reading.decoder_variance_of(self.protocol),
+                "first_step": self.reading.first_step,
                 "decoder": self.protocol.decoder,
                 "levels": self.protocol.levels,
                 "clip": self.protocol.clip,
                 "draws": self.protocol.draws,
                 "seed": self.protocol.seed,
-                "text": self.protocol.describe(),
+                "text": self.reading.describe(self.protocol),
             },
+            "read": list(self.reading.said),
         }
 
 
@@ -108,6 +147,7 @@ class Question:
     seed: int
     draws: int
     batch_size: int
+    reading: Reading = field(default_factory=Reading)
 
 
 def by_budget(question: Question, evaluations: int) -> Likelihood:
@@ -141,6 +181,7 @@ def by_budget(question: Question, evaluations: int) -> Likelihood:
         degrees_of_freedom=found.degrees_of_freedom,
         smooth_curve=True,
         protocol=found.protocol,
+        reading=question.reading,
     )
 
 
@@ -166,10 +207,10 @@ def by_full_sum(question: Question) -> Likelihood:
         )
         for start in progress(starts, total=len(starts), label="full sum over t")
     ]
-    return _summed(parts, size * question.schedule.T * question.draws)
+    return _summed(parts, size * question.schedule.T * question.draws, question.reading)
 
 
-def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
+def _summed(parts: list[ElboTerms], evaluations: int, reading: Reading) -> Likelihood:
     prior = torch.cat([part.prior for part in parts])
     diffusion = torch.cat([part.diffusion for part in parts])
     reconstruction = torch.cat([part.reconstruction for part in parts])
@@ -191,6 +232,7 @@ def _summed(parts: list[ElboTerms], evaluations: int) -> Likelihood:
         degrees_of_freedom=len(prior) - 1,
         smooth_curve=False,
         protocol=protocol,
+        reading=reading,
     )
 
 

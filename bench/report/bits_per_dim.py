@@ -26,6 +26,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"± standard error {found['stderr_meaning']}{_reach(found['stderr_degrees_of_freedom'])}",
         f"{found['examples']} examples of {found['dims']} dimensions, {found['evaluations']} network evaluations",
         f"protocol: {found['protocol']['text']}",
+        *([f"read from the configuration: {'; '.join(found['read'])}"] if found["read"] else []),
     ]
     return "\n".join(lines)
 
