@@ -12,6 +12,7 @@ from bench.commands.run import _command
 from bench.job.plan import Part, Plan, Progress, run_parts
 from bench.job.presets import PRESETS
 from bench.measure.study.design import FACTORIAL
+from bench.measure.study.designs import STUDIES, Study
 from bench.record import Record, load, new_record
 from bench.report.parts import section
 from bench.terminal.usage import Interrupted, on_interrupt
@@ -22,6 +23,7 @@ def plan(tmp_path: Path) -> Plan:
     return Plan(
         preset="quick",
         settings=PRESETS["quick"],
+        studies=PRESETS["quick"].rows(),
         data="digits",
         data_dir=None,
         device="cpu",
@@ -81,7 +83,7 @@ class TestParts:
     def test_an_interruption_says_what_is_finished_and_where(self, plan: Plan) -> None:
         def endless(plan: Plan) -> Iterator[Record]:
             (plan.out / "runs").mkdir()
-            (plan.out / "runs" / "eps-simple-seed1.json").write_text("{}")
+            (plan.out / "runs" / "run-eps-simple-seed1.json").write_text("{}")
             raise KeyboardInterrupt
             yield
 
@@ -107,6 +109,8 @@ class TestUse:
             (["--device", "gpu"], "known"),
             (["--only", "studi"], "study"),
             (["--fast"], "--fast"),
+            (["--shard", "3/2"], "I/N"),
+            (["--limit", "soon"], "seconds"),
         ],
     )
     def test_errors_of_use_are_one_line(
@@ -147,19 +151,22 @@ class TestUse:
 
 
 class TestPresets:
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_every_preset_holds_the_design_on_three_seeds(self, name: str) -> None:
-        design = PRESETS[name].design
-        assert set(FACTORIAL) <= set(design.arms)
-        assert len(set(design.seeds)) >= 3
+    @pytest.mark.parametrize("row", STUDIES.values(), ids=STUDIES)
+    def test_every_study_has_pairs_and_tunes_on_a_seed_of_its_own(self, row: Study) -> None:
+        design = row.design
+        assert len(set(design.seeds)) == len(design.seeds) >= 3
         assert design.tuning_seed not in design.seeds
-        assert len(design.rates) >= 3
+        assert len({arm.name for arm in design.arms}) == len(design.arms)
         json.dumps(design.protocol(), allow_nan=False)
 
-    @pytest.mark.parametrize("name", PRESETS)
-    def test_every_arm_has_a_valid_configuration(self, name: str) -> None:
-        design = PRESETS[name].design
+    @pytest.mark.parametrize("row", STUDIES.values(), ids=STUDIES)
+    def test_every_arm_has_a_valid_configuration(self, row: Study) -> None:
+        design = row.design
         for arm in design.arms:
             config = design.config(arm, seed=1, rate=1e-3, steps=10, device="cpu", provider="auto")
             assert config.normalize_weights
             assert config.make_schedule().log_snr[1:].isfinite().all()
+
+    @pytest.mark.parametrize("name", ["quick", "standard", "full"])
+    def test_presets_hold_the_two_by_two_design(self, name: str) -> None:
+        assert any(set(FACTORIAL) <= set(row.design.arms) for row in PRESETS[name].rows())

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from bench.measure.study.design import FACTORIAL, Arm, Design
-from bench.measure.study.one_run import Setting, Task, perform
+from bench.measure.study.one_run import perform
 from bench.measure.study.processes import chosen_rates, run_tasks, study_tasks, tuning_tasks
-from bench.measure.study.record import run_study
+from bench.measure.study.record import Means, run_study
 from bench.measure.study.stability import Series, stability
+from bench.measure.study.store import Store
+from bench.measure.study.task import Setting, Task
 from bench.measure.study.yardsticks import (
     even_in_log_snr,
     even_in_t,
@@ -44,7 +46,10 @@ TINY = Design(
     rates=(1e-3, 1e-2),
     T=23,
     network_options={"base": 2, "multipliers": (1, 2), "attention": (1,)},
-    article_hidden=3,
+    variants={
+        "article": {"network": "article", "network_options": {"hidden": 3}},
+        "blind": {"network_options": {"time_input": False}},
+    },
     steps=5,
     tuning_steps=2,
     batch_size=7,
@@ -366,7 +371,9 @@ class TestVerdict:
 
 
 def comparable(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in run.items() if k != "training_seconds"} for run in results]
+    return [
+        {k: v for k, v in run.items() if k not in ("training_seconds", "worker")} for run in results
+    ]
 
 
 class TestRuns:
@@ -432,11 +439,9 @@ class TestRecord:
         record = run_study(
             Setting(TINY, "digits"),
             command="ddpm-bench run",
-            workers=1,
-            keep=tmp_path / "runs",
-            finished=kept.append,
+            means=Means(workers=1, store=Store(tmp_path / "runs"), finished=kept.append),
         )
-        assert len(kept) == len(list((tmp_path / "runs").glob("*.json"))) == 2 * len(TINY.arms)
+        assert len(kept) == len(list((tmp_path / "runs").glob("run-*.json"))) == 2 * len(TINY.arms)
         found = section([load_record(save(record, tmp_path))])
         assert found is not None
         assert not found.failed

@@ -40,12 +40,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", type=one_of("device", _DEVICES), default="auto")
     parser.add_argument(
+        "--executor",
+        metavar="SPEC",
+        help="who trains: dask:tcp://HOST:8786, or PACKAGE.MODULE:MAKE, which runs that code (default: this machine)",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        type=_shard,
+        default=(1, 1),
+        help="train every N-th seed, from the I-th; `report` puts the shards' records together",
+    )
+    parser.add_argument(
+        "--limit", metavar="SECONDS", type=_seconds, help="stop a single training run after so long"
+    )
+    parser.add_argument(
         "--only",
         type=one_of("part", _PARTS),
         nargs="+",
         default=list(_PARTS),
         help=f"parts to do (default: all: {', '.join(_PARTS)})",
     )
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, separator, count = text.partition("/")
+    if separator and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
+        return int(index), int(count)
+    raise argparse.ArgumentTypeError(f"{text!r}: write I/N with 1 ≤ I ≤ N, such as 2/5")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: write a number of seconds above 0, such as 3600"
+        )
+    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -70,10 +104,12 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
     from bench.job.plan import Plan
 
     preset = PRESETS[arguments.preset]
-    data = arguments.data or preset.data
+    studies = preset.rows(arguments.data)
+    data = arguments.data or studies[0].data
     plan = Plan(
         preset=arguments.preset,
         settings=preset,
+        studies=studies,
         data=data,
         data_dir=arguments.data_dir,
         device=_device(arguments.device),
@@ -81,6 +117,9 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
         threads=os.cpu_count() or 1,
         command=_command(arguments.preset, data),
         out=out,
+        executor=arguments.executor,
+        shard=arguments.shard,
+        limit=arguments.limit,
     )
     if "study" in arguments.only:
         check_study(plan)

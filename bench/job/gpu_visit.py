@@ -165,8 +165,8 @@ def _build_seconds() -> float:
 
 def _study_record(plan: VisitPlan) -> Record:
     from bench.measure.study.design import FACTORIAL, Design
-    from bench.measure.study.one_run import Setting
     from bench.measure.study.record import run_study
+    from bench.measure.study.task import Setting
 
     design = Design(arms=FACTORIAL, rates=(3e-3,), steps=plan.study_steps, tuning_steps=50)
     setting = Setting(design, data="digits", device="cuda", provider="cuda")

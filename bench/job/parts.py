@@ -9,39 +9,44 @@ from bench.record import Record
 from bench.terminal.usage import UsageError
 
 if TYPE_CHECKING:
-    from bench.measure.study.one_run import Setting
+    from bench.measure.study.store import Store
+    from bench.measure.study.task import Setting
 
 
-def setting(plan: Plan) -> "Setting":
-    """The study's setting of a plan."""
-    from bench.measure.study.one_run import Setting
+def settings(plan: Plan) -> "list[Setting]":
+    """The settings of a plan's studies."""
+    from bench.measure.study.task import Setting
 
-    return Setting(plan.settings.design, plan.data, plan.data_dir, plan.device, plan.provider)
+    return [
+        Setting(row.design, row.data, plan.data_dir, plan.device, plan.provider)
+        for row in plan.studies
+    ]
 
 
 def check_study(plan: Plan) -> None:
-    """Load the data and try the network on one image.
+    """Load the data of every study and try its network on one example.
 
     Raises:
-        UsageError: unknown or missing data, too few images, or images that the preset's network cannot halve.
+        UsageError: unknown or missing data, too few images, or images that the study's network cannot halve.
     """
     import torch
 
     from bench.data import load
 
-    data = load(plan.data, None if plan.data_dir is None else Path(plan.data_dir))
-    design = plan.settings.design
-    config = design.config(
-        design.arms[0], seed=0, rate=1e-3, steps=1, device="cpu", provider="auto"
-    )
-    network = config.make_network(data.shape[0])
-    try:
-        network(data.train[:1], torch.ones(1, dtype=torch.int64))
-    except (RuntimeError, ValueError) as error:
-        raise UsageError(
-            f"images of {data.shape[1]}×{data.shape[2]} do not fit the network of preset "
-            f"{plan.preset!r} ({error}): crop or pad them"
-        ) from error
+    for row in plan.studies:
+        data = load(row.data, None if plan.data_dir is None else Path(plan.data_dir))
+        design = row.design
+        config = design.config(
+            design.arms[0], seed=0, rate=1e-3, steps=1, device="cpu", provider="auto"
+        )
+        network = config.make_network(data.shape)
+        try:
+            network(data.train[:1], torch.ones(1, dtype=torch.int64))
+        except (RuntimeError, ValueError) as error:
+            size = "×".join(map(str, data.shape[1:] or data.shape))
+            raise UsageError(
+                f"images of {size} do not fit the network of study {row.name!r} ({error}): crop or pad them"
+            ) from error
 
 
 def verify(plan: Plan) -> Iterator[Record]:
@@ -65,10 +70,30 @@ def throughput(plan: Plan) -> Iterator[Record]:
 
 
 def study(plan: Plan) -> Iterator[Record]:
-    """The 2 × 2 study."""
-    from bench.measure.study.record import run_study
+    """Every study of the plan, each a record as soon as it is done; what was finished before is reused."""
+    from bench.measure.study.executors import executor_from
+    from bench.measure.study.record import Means, Shard, run_study
+    from bench.measure.study.store import Store
 
-    yield run_study(setting(plan), command=plan.command, keep=plan.out / "runs")
+    index, count = plan.shard
+    with executor_from(plan.executor) as executor:
+        for offset, chosen in enumerate(settings(plan)):
+            shard = Shard(index, count, offset)
+            if not shard.seeds(chosen.design.seeds):
+                continue
+            store = Store(plan.out / "runs")
+            means = Means(executor=executor, store=store, shard=shard, limit=plan.limit)
+            record = run_study(chosen, command=plan.command, means=means)
+            _say_what_was_reused(store)
+            yield record
+
+
+def _say_what_was_reused(store: "Store") -> None:
+    if store.reused:
+        print(f"study: {store.reused} finished runs were reused", flush=True)
+    if store.stale:
+        others = f" and {len(store.stale) - 1} more" if len(store.stale) > 1 else ""
+        print(f"study: run again, because stored with {store.stale[0]}{others}", flush=True)
 
 
 def bound(plan: Plan) -> Iterator[Record]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench.data import without_path
 from bench.job.presets import Preset
+from bench.measure.study.designs import Study
 from bench.record import Record, new_record, save
 from bench.record.kinds import violations
 
@@ -27,17 +28,22 @@ class Plan:
     Attributes:
         preset: name of the preset.
         settings: its contents.
-        data: name of the data set.
+        studies: what is trained and compared: the preset's, or those that some claims need.
+        data: name of the images' data set, where the caller chose one, else that of the first study.
         data_dir: its directory, or None.
         device: `cpu` or `cuda`.
         provider: of the noise.
         threads: threads of everything that is timed.
         command: what reproduces the run, without paths.
         out: where records and report go.
+        executor: who runs the training, `bench.measure.study.executors`; None = processes of this machine.
+        shard: the part (1 …) of how many parts of every study.
+        limit: seconds after which a single run is stopped.
     """
 
     preset: str
     settings: Preset
+    studies: tuple[Study, ...]
     data: str
     data_dir: str | None
     device: str
@@ -45,6 +51,9 @@ class Plan:
     threads: int
     command: str
     out: Path
+    executor: str | None = None
+    shard: tuple[int, int] = (1, 1)
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Progress:
     def finished(self) -> str:
         """What is finished and where it lies, in words."""
         parts = [outcome.part for outcome in self.outcomes]
-        runs = sorted((self.plan.out / "runs").glob("*.json"))
+        runs = sorted((self.plan.out / "runs").glob("run-*.json"))
         lines = [f"Finished: {', '.join(parts)}." if parts else "No part was finished."]
         lines += (
             [f"Records: {self.plan.out / 'records'} ({len(self.files)})."] if self.files else []

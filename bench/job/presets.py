@@ -10,16 +10,14 @@
 the same number of paired seeds, and the learning rates from a grid.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from bench.measure.study.design import WITH_V, WITHOUT_TIME, Design
+from bench.measure.study.designs import Study, study
 
 _QUICK_CASES = (
     "(128x3x32x32 and not definition) or objective or training or sampler or zero or frechet"
 )
 """Of the throughput suite what ends in a minute: not the large batch, not the slow definition."""
-
-_WIDE_RANGE = {"first": 9.0, "last": -9.0}
 
 
 @dataclass(frozen=True)
@@ -45,80 +43,38 @@ class Preset:
 
     Attributes:
         purpose: one line for `--help`.
-        data: the data set unless another is asked for.
-        design: the study.
+        studies: what is trained and compared, by name in `bench.measure.study.designs`.
         throughput: what is timed.
     """
 
     purpose: str
-    data: str
-    design: Design
+    studies: tuple[str, ...]
     throughput: ThroughputPlan = field(default_factory=lambda: ThroughputPlan(seconds=1.0))
+
+    def rows(self, data: str | None = None) -> tuple[Study, ...]:
+        """The studies; those of images on `data`, where it is given."""
+        return tuple(
+            replace(row, data=data) if data and row.design.judge == "images" else row
+            for row in map(study, self.studies)
+        )
 
 
 PRESETS = {
     "quick": Preset(
         purpose="digits, 10 minutes on two cores",
-        data="digits",
-        design=Design(),
+        studies=("digits",),
         throughput=ThroughputPlan(
             seconds=0.2, select=_QUICK_CASES, shapes=("128x3x32x32",), rounds=21
         ),
     ),
     "standard": Preset(
         purpose="Fashion-MNIST, with v-prediction; minutes on a GPU, hours on a CPU",
-        data="fashion-mnist",
-        design=Design(
-            arms=(*WITH_V, *WITHOUT_TIME),
-            rates=(3e-4, 1e-3, 3e-3),
-            T=1000,
-            schedule_options=_WIDE_RANGE,
-            network_options={"base": 32, "multipliers": (1, 2, 2), "attention": (2,)},
-            steps=10_000,
-            tuning_steps=1000,
-            batch_size=128,
-            warmup_steps=200,
-            ema_decay=0.999,
-            points=16,
-            probe_images=500,
-            final_images=2000,
-            bins=18,
-            bound_images=2000,
-            bound_evaluations=40_000,
-            samples=5000,
-            sampler_steps=100,
-        ),
+        studies=("fashion-28",),
         throughput=ThroughputPlan(seconds=1.0, shapes=("256x3x64x64", "128x3x32x32"), rounds=61),
     ),
     "full": Preset(
         purpose="CIFAR-10, five seeds, long runs; for a GPU",
-        data="cifar10",
-        design=Design(
-            arms=(*WITH_V, *WITHOUT_TIME),
-            seeds=(1, 2, 3, 4, 5),
-            rates=(1e-4, 3e-4, 1e-3),
-            T=1000,
-            schedule_options=_WIDE_RANGE,
-            network_options={
-                "base": 64,
-                "multipliers": (1, 2, 2, 2),
-                "attention": (2, 3),
-                "blocks": 2,
-            },
-            steps=60_000,
-            tuning_steps=3000,
-            batch_size=128,
-            warmup_steps=1000,
-            ema_decay=0.9995,
-            points=20,
-            probe_images=1000,
-            final_images=10_000,
-            bins=18,
-            bound_images=10_000,
-            bound_evaluations=200_000,
-            samples=10_000,
-            sampler_steps=250,
-        ),
+        studies=("cifar10",),
         throughput=ThroughputPlan(seconds=2.0, shapes=("256x3x64x64", "128x3x32x32"), rounds=61),
     ),
 }

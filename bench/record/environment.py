@@ -118,6 +118,14 @@ def _machine() -> dict[str, Any]:
     }
 
 
+def processor() -> str:
+    """Type of the processor: name, and where there are such numbers family, model and stepping."""
+    info = _cpu_info()
+    numbers = [info[key] for key in ("cpu family", "model", "stepping") if key in info]
+    name = info.get("model name") or platform.processor() or platform.machine()
+    return f"{name} ({'/'.join(numbers)})" if numbers else str(name)
+
+
 @cache
 def _cpu_info() -> dict[str, str]:
     """The first processor's block of /proc/cpuinfo; empty where the system has none."""

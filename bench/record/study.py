@@ -1,12 +1,15 @@
-"""What a measure of the study is: its name, how it is compared, and a run's value of it.
+"""What a measure of the study is: its name, how it is compared, and a run's value of it; and how shards become one study.
 
 Nothing here needs torch: the study computes its series with it, and the report its intervals.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from bench.record.record import Record, series
+from bench.terminal.usage import UsageError
 
 Results = Mapping[str, Any]
 Run = Mapping[str, Any]
@@ -25,14 +28,14 @@ class Measure:
         label: its name in tables.
         unit: of its values.
         compared: by `difference` or by `ratio`.
-        question: which claim it speaks to: easier, faster or stabler.
+        question: which claim it speaks to: easier, faster or stabler; `truth`: of vectors whose distribution is known.
     """
 
     key: str
     label: str
     unit: str
     compared: Literal["difference", "ratio"]
-    question: Literal["easier", "faster", "stabler"]
+    question: Literal["easier", "faster", "stabler", "truth"]
 
 
 MEASURES = (
@@ -50,12 +53,21 @@ MEASURES = (
 )
 """The yardsticks by which arms are compared."""
 
+TRUTHS = (
+    Measure("excess", "excess over the exact denoiser", "x₀²", "ratio", "truth"),
+    Measure("excess_v", "excess over the exact denoiser, in v", "v²", "ratio", "truth"),
+    Measure("off_plane", "energy off the data's plane", "x₀²", "ratio", "truth"),
+    Measure("energy_distance", "energy distance in the plane", "x₀", "difference", "truth"),
+    Measure("told_apart", "accuracy of a two-sample classifier", "1", "difference", "truth"),
+)
+"""The yardsticks of vectors whose distribution is known."""
+
 _THRESHOLDS = {"steps_to_linear": "eps_mse", "steps_to_linear_x0": "x0_mse"}
 
 
 def measure(key: str) -> Measure:
     """The measure of that key."""
-    return next(entry for entry in MEASURES if entry.key == key)
+    return next(entry for entry in (*MEASURES, *TRUTHS) if entry.key == key)
 
 
 def label_of(results: Results, entry: Measure) -> str:
@@ -80,13 +92,16 @@ def value_of(results: Results, run: Run, entry: Measure) -> float | None:
     if entry.key == "area":
         return _geometric_mean(run["points"]["eps_mse"])
     if entry.key in _THRESHOLDS:
+        if "linear" not in results:
+            return None
         error = _THRESHOLDS[entry.key]
         points, threshold = run["points"], linear_errors(results, "along")[error]
         return steps_to_reach(points["steps"], points[error], threshold)
     final = run["final"]
     if final is None:
         return None
-    return _optional(final["bound"][entry.key] if entry.key == "bits_per_dim" else final[entry.key])
+    place = final.get("bound", {}) if entry.key == "bits_per_dim" else final
+    return _optional(place.get(entry.key))
 
 
 def _optional(value: Any) -> float | None:
@@ -122,3 +137,76 @@ def steps_to_reach(
     (step0, error0), (step1, error1) = pairs[above[-1]], pairs[above[-1] + 1]
     share = math.log(error0 / threshold) / math.log(error0 / error1)
     return float(step0 * (step1 / step0) ** share)
+
+
+def merge_samples(results: Results) -> dict[str, Any]:
+    """One series per arm and measure, labelled by seed: what a later comparison tests."""
+    found = {}
+    for arm in results["arms"]:
+        runs = completed(results, arm["name"])
+        for entry in (*MEASURES, *TRUTHS):
+            pairs = [(run["seed"], value_of(results, run, entry)) for run in runs]
+            usable = [(seed, value) for seed, value in pairs if value is not None]
+            if usable:
+                found[f"{arm['name']} {entry.key}"] = series(
+                    [value for _, value in usable],
+                    unit=entry.unit,
+                    better="lower",
+                    pairs=[seed for seed, _ in usable],
+                )
+    return found
+
+
+_OF_A_SHARD = ("shard", "command")
+
+
+def merged(records: Sequence[Record]) -> list[Record]:
+    """The records with the shards of one study made into one record each; all others as they are, in order.
+
+    Shards belong together where protocol, data and sources agree. A merged record's runs are ordered as one run of the study
+    would order them, and equal its results but for the clock.
+
+    Raises:
+        UsageError: two shards hold the same seed, or chose different learning rates.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        own = record.kind != "study" or "shard" not in record.protocol
+        groups.setdefault(record.name if own else _study_of(record), []).append(record)
+    return [group[0] if len(group) == 1 else _joined(group) for group in groups.values()]
+
+
+def _study_of(record: Record) -> str:
+    protocol = {k: v for k, v in record.protocol.items() if k not in _OF_A_SHARD}
+    sources = record.results["execution"][0]["sources"]
+    return repr((sorted(protocol.items()), (record.data or {}).get("sha256"), sources))
+
+
+def _joined(shards: Sequence[Record]) -> Record:
+    first = min(shards, key=lambda shard: min(shard.seeds))
+    seeds = sorted(seed for shard in shards for seed in shard.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(
+            f"two shards of one study hold the same seed ({seeds}): give each shard once"
+        )
+    rates = {tuple((a["name"], a["rate"]) for a in shard.results["arms"]) for shard in shards}
+    if len(rates) > 1:
+        raise UsageError(
+            "shards of one study chose different learning rates, so that their arms differ: run them on one processor type"
+        )
+    order = {arm["name"]: place for place, arm in enumerate(first.results["arms"])}
+    planned = list(first.protocol["seeds"])
+    runs = sorted(
+        (run for shard in shards for run in shard.results["runs"]),
+        key=lambda run: (planned.index(run["seed"]), order[run["arm"]]),
+    )
+    execution = [entry for shard in shards for entry in shard.results["execution"]]
+    results = {**first.results, "runs": runs, "execution": execution}
+    protocol = {k: v for k, v in first.protocol.items() if k != "shard"}
+    return replace(
+        first,
+        protocol=protocol,
+        seeds=tuple(seed for seed in planned if seed in seeds),
+        samples=merge_samples(results),
+        results=results,
+    )

@@ -36,8 +36,8 @@ has not passed it has learnt nothing that a matrix could not do.
 **Beside the design**: the article's network (two convolutions, no time input), and the study's network
 with its time input held constant; both as ε / `simple`.
 
-Modules: `design` (what is run) → `yardsticks` (how it is judged) → `single` (one run) → `execution` (all runs, on several
-processes) → `effects` (intervals) → `verdict` (sentences). The last two need no torch.
+Modules: `design` (what may be run), `designs` (what is) → `task` (one unit of work and its key), `store` (finished ones) →
+`yardsticks`, `vectors`, `judge` (how it is judged) → `one_run` → `worker`, `processes`, `executors` (all runs, anywhere) → `record`.
 """
 
 from bench.measure.study.design import Arm, Design

@@ -1,43 +1,54 @@
 """What is run: arms, and everything that they share, frozen."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from ddpm_ref.config import TrainConfig
 
 ARTICLE = "article"
-BLIND = "unet, t held constant"
+BLIND = "blind"
+
+Entries = Mapping[str, Any]
+"""Entries of a `TrainConfig`: `{"skip": "learned"}`, `{"schedule": "cosine", "schedule_options": {}}`."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One cell of the design.
+    """One cell of a design: output × weighting × a named variant of network, skip, schedule or distribution of t.
 
     Attributes:
         output: the parameterization that the network outputs.
         weighting: name of the objective.
-        network: `unet`; or `article`, the article's two convolutions; or `blind`, the U-Net that always sees the same t.
+        variant: a row of the design's `variants`, which says what else differs; "" where nothing does.
+        rates: the arm's own grid of learning rates; () = the design's.
     """
 
     output: str
     weighting: str
-    network: str = "unet"
+    variant: str = ""
+    rates: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
         """How the arm is called everywhere: `eps/simple`, `eps/simple (article)`."""
-        suffix = "" if self.network == "unet" else f" ({self.network})"
+        suffix = f" ({self.variant})" if self.variant else ""
         return f"{self.output}/{self.weighting}{suffix}"
 
 
 FACTORIAL = tuple(Arm(o, w) for o in ("eps", "x0") for w in ("simple", "simple_x0"))
 """The 2 × 2 design: outputs × weightings."""
-WITHOUT_TIME = (Arm("eps", "simple", "article"), Arm("eps", "simple", "blind"))
+WITHOUT_TIME = (Arm("eps", "simple", ARTICLE), Arm("eps", "simple", BLIND))
 """The two arms that do not know t."""
 WITH_V = (*FACTORIAL, Arm("v", "simple"), Arm("v", "simple_x0"))
 """The design with a third output."""
+NO_TIME_INPUT: Mapping[str, Entries] = {
+    ARTICLE: {"network": ARTICLE, "network_options": {"hidden": 64}},
+    BLIND: {"network_options": {"time_input": False}},
+}
+"""The variants of `WITHOUT_TIME`: the article's two convolutions, and the study's network that always sees the same t."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,19 @@ class Design:
 
     Attributes:
         arms: what is compared.
+        variants: the arms' variants by name; the table of options of a variant is added to the common one where the network
+            stays the same.
+        judge: the yardsticks: `images` (errors, bits/dim, Fréchet distance) or `vectors` (errors, excess over the exact denoiser).
         seeds: one paired repetition each.
         tuning_seed: for the choice of learning rates only.
         rates: the common grid of learning rates.
         T: number of diffusion steps.
         schedule: name of the training schedule.
-        schedule_options: its options; the log-SNR range must be finite.
-        network_options: of the U-Net.
-        article_hidden: feature maps of the article's network.
+        schedule_options: its options.
+        judged: highest and lowest log-SNR of the yardsticks; None = the range of the schedule, which must be finite.
+        network: name of the common network.
+        network_options: its options.
+        training: further entries of every run's `TrainConfig`, such as decay of the learning rate.
         steps: optimizer steps of a run.
         tuning_steps: optimizer steps of a tuning run.
         batch_size: images per step.
@@ -63,14 +79,16 @@ class Design:
         probe_images: held-out images at each point.
         final_images: held-out images at the end.
         bins: log-SNR bins of the yardsticks.
-        bound_images: held-out images of bits/dim.
+        bound_images: held-out images of bits/dim; 0 leaves it out.
         bound_evaluations: network evaluations of bits/dim.
-        samples: generated images, equal for all arms and for the floor.
+        samples: generated images, equal for all arms and for the floor; 0 generates none.
         sampler_steps: steps of the ancestral sampler.
         grid: images shown.
     """
 
     arms: tuple[Arm, ...] = (*FACTORIAL, *WITHOUT_TIME)
+    variants: Mapping[str, Entries] = field(default_factory=lambda: dict(NO_TIME_INPUT))
+    judge: Literal["images", "vectors"] = "images"
     seeds: tuple[int, ...] = (1, 2, 3)
     tuning_seed: int = 1001
     rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2, 1e-1)
@@ -79,10 +97,12 @@ class Design:
     schedule_options: Mapping[str, float] = field(
         default_factory=lambda: {"first": 7.0, "last": -7.0}
     )
+    judged: tuple[float, float] | None = None
+    network: str = "unet"
     network_options: Mapping[str, Any] = field(
         default_factory=lambda: {"base": 16, "multipliers": (1, 2), "attention": (1,)}
     )
-    article_hidden: int = 64
+    training: Entries = field(default_factory=dict)
     steps: int = 1200
     tuning_steps: int = 200
     batch_size: int = 64
@@ -100,23 +120,37 @@ class Design:
 
     def protocol(self) -> dict[str, Any]:
         """What a record keeps: JSON values only."""
-        entries = asdict(self)
         return {
-            **entries,
+            **plain(asdict(self)),
             "arms": [arm.name for arm in self.arms],
-            "seeds": list(self.seeds),
-            "rates": list(self.rates),
-            "schedule_options": dict(self.schedule_options),
-            "network_options": {
-                key: list(value) if isinstance(value, tuple) else value
-                for key, value in self.network_options.items()
-            },
             "weights": "normalized to mean 1 over t",
             "clipping": "relative to the running gradient norm",
             "evaluated": "averaged weights",
-            "sampler": "ancestral, posterior variance, predicted x0 clamped to [-1, 1]",
+            "sampler": "ancestral, posterior variance, predicted x0 clamped to [-1, 1] where the data are images",
             "bound": "posterior variance, nothing clipped",
         }
+
+    def of_one_run(self) -> dict[str, Any]:
+        """The entries that decide a bit of a single run, JSON values only: not which other runs there are."""
+        shared = plain(asdict(self))
+        return {k: v for k, v in shared.items() if k not in ("arms", "seeds", "rates", "variants")}
+
+    def rates_of(self, arm: Arm) -> tuple[float, ...]:
+        """The grid from which an arm's learning rate is chosen."""
+        return arm.rates or self.rates
+
+    def variant_of(self, arm: Arm) -> Entries:
+        """The entries by which an arm differs, beside output and weighting.
+
+        Raises:
+            ValueError: the design has no variant of that name.
+        """
+        if arm.variant and arm.variant not in self.variants:
+            raise ValueError(
+                f"arm {arm.name!r} names the variant {arm.variant!r}, the design has {', '.join(self.variants) or 'none'}: "
+                "add a row to its variants"
+            )
+        return self.variants.get(arm.variant, {})
 
     def config(
         self, arm: Arm, *, seed: int, rate: float, steps: int, device: str, provider: str
@@ -124,7 +158,7 @@ class Design:
         """The training configuration of one run.
 
         Args:
-            arm: output, weighting and network.
+            arm: output, weighting and variant.
             seed: shared by paired runs.
             rate: learning rate.
             steps: optimizer steps.
@@ -133,17 +167,23 @@ class Design:
         """
         from ddpm_ref.config import TrainConfig
 
-        article = arm.network == "article"
-        blind = {"time_input": False} if arm.network == "blind" else {}
-        return TrainConfig(
+        variant = dict(self.variant_of(arm))
+        if "network" not in variant:
+            variant["network_options"] = {
+                **self.network_options,
+                **variant.get("network_options", {}),
+            }
+        common = TrainConfig(
             data="passed as a tensor",
             seed=seed,
             schedule=self.schedule,
+            schedule_options=dict(self.schedule_options),
             T=self.T,
             parameterization=arm.output,
             weighting=arm.weighting,
             normalize_weights=True,
-            network="article" if article else "unet",
+            network=self.network,
+            network_options=dict(self.network_options),
             steps=steps,
             batch_size=self.batch_size,
             learning_rate=rate,
@@ -151,14 +191,20 @@ class Design:
             ema_decay=self.ema_decay,
             provider=provider,
             device=device,
-            schedule_options=dict(self.schedule_options),
-            network_options={"hidden": self.article_hidden}
-            if article
-            else {**self.network_options, **blind},
         )
+        return dataclasses.replace(common, **{**self.training, **variant})
 
     def evaluation_steps(self) -> list[int]:
         """Training steps at which a run is judged: geometric from 1/50 of the run to its end."""
         first, last = max(1, self.steps // 50), self.steps
         ratio = (last / first) ** (1 / max(self.points - 1, 1))
         return sorted({round(first * ratio**k) for k in range(self.points)} | {last})
+
+
+def plain(value: Any) -> Any:
+    """The value with lists for tuples and dicts for mappings, as JSON has them."""
+    if isinstance(value, Mapping):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return value

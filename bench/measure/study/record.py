@@ -1,118 +1,200 @@
-"""A whole study, from tuning to the record."""
+"""A whole study, from tuning to the record; or a shard of it, which `bench.record.study.merged` puts together with the others."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.measure.study.design import Arm
-from bench.measure.study.one_run import Setting, linear_floor, setting_protocol, shared_bench
+from bench.measure.study.judge import Judge, judge_of, loaded
+from bench.measure.study.predictions import predictions
 from bench.measure.study.processes import (
     Result,
     chosen_rates,
-    default_workers,
+    duplicates,
+    one_processor_a_seed,
     run_tasks,
     study_tasks,
     tuning_tasks,
 )
+from bench.measure.study.store import Store
+from bench.measure.study.task import Setting, sources_hash
+from bench.measure.study.worker import default_workers
 from bench.metrics.frechet import distance_name, floor, statistics_key
-from bench.record import Record, new_record, series
-from bench.record.study import MEASURES, completed, value_of
+from bench.record import Record, new_record
+from bench.record.study import merge_samples
+from ddpm_ref.oracle import GaussianOracle
 
 FEATURES = "pca64"
 
 
-def run_study(
-    setting: Setting,
-    *,
-    command: str,
-    workers: int | None = None,
-    keep: Path | None = None,
-    finished: Callable[[Result], None] = lambda result: None,
-) -> Record:
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (1 …) of `count`: the seeds index, index + count, … of a study, `offset` of them later.
+
+    Whole seeds, so that pairs stay whole; learning rates are chosen in every shard anew, from the same bits.
+    """
+
+    index: int = 1
+    count: int = 1
+    offset: int = 0
+
+    def seeds(self, seeds: Sequence[int]) -> tuple[int, ...]:
+        """The seeds of this part."""
+        wanted = (self.index - 1 + self.offset) % self.count
+        return tuple(seed for place, seed in enumerate(seeds) if place % self.count == wanted)
+
+
+@dataclass(frozen=True)
+class Means:
+    """With what a study is run; none of it has an influence on the results.
+
+    Attributes:
+        workers: processes of our own; None: one a core, four at most (one on an accelerator).
+        executor: runs the tasks instead of our own processes.
+        store: finished runs are found and kept there.
+        shard: the part to do.
+        limit: seconds after which a single task is stopped.
+        finished: called with each new finished run.
+    """
+
+    workers: int | None = None
+    executor: Executor | None = None
+    store: Store | None = None
+    shard: Shard = Shard()
+    limit: float | None = None
+    finished: Callable[[Result], None] = lambda result: None
+
+
+def planned(setting: Setting) -> Setting:
+    """The setting with the hash of its data, which every worker compares."""
+    return replace(setting, data_sha256=loaded(setting.data, setting.data_dir).sha256)
+
+
+def run_study(setting: Setting, *, command: str, means: Means | None = None) -> Record:
     """Tune, train every arm on every seed, judge, and put it into one record of kind `study`.
 
     Args:
         setting: design, data, device.
         command: what reproduces the study, for the record.
-        workers: processes; None: one a core, four at most (one on an accelerator). No influence on the results.
-        keep: directory in which each finished run is kept at once, so that an interruption loses only running ones.
-        finished: called with each finished run.
+        means: processes, executor, store, shard.
     """
-    count = default_workers(setting.device) if workers is None else workers
-
-    def arrived(result: Result) -> None:
-        if keep is not None:
-            _keep(result, keep)
-        finished(result)
-
-    tuned = run_tasks(setting, tuning_tasks(setting), workers=count, label="learning rates")
+    means = Means() if means is None else means
+    setting = planned(setting)
+    workers = default_workers(setting.device) if means.workers is None else means.workers
+    tuning = tuning_tasks(setting)
+    tuned = run_tasks(
+        setting,
+        tuning,
+        workers=workers,
+        executor=means.executor,
+        store=means.store,
+        limit=means.limit,
+        label="learning rates",
+    )
     rates = chosen_rates(setting, tuned)
-    tasks = study_tasks(setting, rates)
-    runs = run_tasks(setting, tasks, workers=count, label="training", finished=arrived)
-    return _record(setting, command, _results(setting, tuned, rates, runs))
-
-
-def _keep(result: Result, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    name = f"{result['arm']}-seed{result['seed']}".replace("/", "-").replace(" ", "")
-    (directory / f"{name}.json").write_text(json.dumps(result, allow_nan=False), encoding="utf-8")
+    tasks = study_tasks(setting, rates, means.shard.seeds(setting.design.seeds))
+    runs = run_tasks(
+        setting,
+        tasks,
+        workers=workers,
+        executor=means.executor,
+        store=means.store,
+        limit=means.limit,
+        label="training",
+        finished=means.finished,
+    )
+    runs, again = one_processor_a_seed(
+        setting, tasks, runs, executor=means.executor, store=means.store, limit=means.limit
+    )
+    checked = duplicates(
+        setting,
+        [*tuning, *tasks],
+        [*tuned, *runs],
+        executor=means.executor,
+        store=means.store,
+    )
+    execution = {
+        "sources": sources_hash(),
+        "run_again_for_one_processor": again,
+        "duplicates": checked,
+        "reused": 0 if means.store is None else means.store.reused,
+        "stale": [] if means.store is None else means.store.stale[:20],
+    }
+    results = {**_results(setting, tuned, rates, runs), "execution": [execution]}
+    return _record(setting, command, means.shard, results)
 
 
 def _results(
     setting: Setting, tuned: Sequence[Result], rates: Mapping[Arm, float], runs: Sequence[Result]
 ) -> dict[str, Any]:
-    design, shared = setting.design, shared_bench(setting)
-    samples = min(design.samples, len(shared.data.heldout))
+    design, judge = setting.design, judge_of(setting)
     return {
         "arms": [
             {
                 "name": arm.name,
                 "output": arm.output,
                 "weighting": arm.weighting,
-                "network": arm.network,
+                "network": arm.variant or design.network,
                 "rate": rates[arm],
                 "tuning": [result for result in tuned if result["arm"] == arm.name],
             }
             for arm in design.arms
         ],
-        "runs": list(runs),
-        "log_snr": shared.final.log_snr,
-        "linear": linear_floor(setting),
+        "runs": [_with_pictures_of_the_first_seed(setting, run) for run in runs],
+        "log_snr": judge.probe("final", design.arms[0]).log_snr,
+        "predictions": predictions(judge),
+        **_yardsticks(judge),
+    }
+
+
+def _with_pictures_of_the_first_seed(setting: Setting, run: Result) -> Result:
+    if run["seed"] == setting.design.seeds[0]:
+        return run
+    return {name: value for name, value in run.items() if name != "grid"}
+
+
+def _yardsticks(judge: Judge) -> dict[str, Any]:
+    """What the figures are held against: the best linear denoiser and the floor of the distance, or the floors of the truth."""
+    samples = min(judge.setting.design.samples, len(judge.data.heldout))
+    if judge.features is None:
+        assert judge.truth is not None
+        return {"truth": {"samples": samples, "floor": judge.truth.floor(samples)}}
+    features, data = judge.features, judge.data
+    return {
+        "linear": _linear_floor(judge),
         "distance": {
             "name": distance_name(FEATURES, samples),
             "samples": samples,
-            "floor": floor(shared.features, shared.data.train, shared.data.heldout, samples),
-            "key": statistics_key(FEATURES, shared.features, shared.data.heldout[:samples]),
+            "floor": floor(features, data.train, data.heldout, samples),
+            "key": statistics_key(FEATURES, features, data.heldout[:samples]),
         },
     }
 
 
-def _record(setting: Setting, command: str, results: Mapping[str, Any]) -> Record:
-    shared = shared_bench(setting)
+def _linear_floor(judge: Judge) -> dict[str, list[float]]:
+    """Errors of the best linear denoiser on the same noisy images: the threshold that no arm set."""
+    arm = judge.setting.design.arms[0]
+    oracle = GaussianOracle.fit(judge.data.train).model(judge.schedule(arm), "eps")
+    return {
+        which: judge.probe(which, arm).eps_errors(oracle, "eps") for which in ("along", "final")
+    }
+
+
+def _record(setting: Setting, command: str, shard: Shard, results: Mapping[str, Any]) -> Record:
+    judge = judge_of(setting)
+    part = {"shard": f"{shard.index}/{shard.count}"} if shard.count > 1 else {}
     return new_record(
         "study",
-        protocol={**setting_protocol(setting), "command": command},
-        data=shared.data.describe(),
-        seeds=setting.design.seeds,
-        samples=_samples(results),
+        protocol={
+            **setting.design.protocol(),
+            "device": setting.device,
+            "provider": setting.provider,
+            "command": command,
+            **part,
+        },
+        data=judge.data.describe(),
+        seeds=shard.seeds(setting.design.seeds),
+        samples=merge_samples(results),
         results=results,
     )
-
-
-def _samples(results: Mapping[str, Any]) -> dict[str, Any]:
-    """One series per arm and measure, labelled by seed: what a later comparison tests."""
-    found = {}
-    for arm in results["arms"]:
-        runs = completed(results, arm["name"])
-        for measure in MEASURES:
-            pairs = [(run["seed"], value_of(results, run, measure)) for run in runs]
-            usable = [(seed, value) for seed, value in pairs if value is not None]
-            if usable:
-                found[f"{arm['name']} {measure.key}"] = series(
-                    [value for _, value in usable],
-                    unit=measure.unit,
-                    better="lower",
-                    pairs=[seed for seed, _ in usable],
-                )
-    return found

@@ -12,6 +12,7 @@ Averaged evenly over λ ∈ [λ_T, λ_1], e is the diffusion part of the bound: 
 so the mean ε-MSE *over log-SNR* judges likelihood, and the mean x_0-MSE judges the image error that is dominated by high noise.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,30 @@ class Probe:
         with evaluation_mode(model):
             return [self._error(model, parameterization, k) for k in range(len(self.steps))]
 
+    def excess(self, model: Denoiser, parameterization: str, exact: Denoiser) -> list[float]:
+        """mean ‖x̂_0 − E[x_0 | x_t]‖² at each level, summed over dims: what the exact denoiser would save.
+
+        Args:
+            model: as in `eps_errors`.
+            parameterization: what it predicts.
+            exact: `exact(x_t, t) -> E[x_0 | x_t]`.
+        """
+        with evaluation_mode(model):
+            return [self._excess(model, parameterization, exact, k) for k in range(len(self.steps))]
+
+    def _excess(self, model: Denoiser, parameterization: str, exact: Denoiser, level: int) -> float:
+        x_t = self.x_t[level]
+        t = torch.full((len(x_t),), self.steps[level], device=x_t.device)
+        predicted = convert(
+            model(x_t, t).double(),
+            x_t.double(),
+            t,
+            self.schedule,
+            source=parameterization,
+            to="x0",
+        )
+        return float((predicted - exact(x_t.double(), t)).square().sum()) / len(x_t)
+
     def _error(self, model: Denoiser, parameterization: str, level: int) -> float:
         total, x_t, eps = 0.0, self.x_t[level], self.eps[level]
         for start in range(0, len(x_t), _BATCH):
@@ -94,17 +119,19 @@ def make_probe(images: Tensor, schedule: Schedule, steps: Sequence[int]) -> Prob
     return Probe(schedule, tuple(steps), torch.stack(noisy), noise)
 
 
-def even_in_log_snr(schedule: Schedule, bins: int) -> list[int]:
-    """The step nearest to the middle of each of `bins` equal log-SNR bins between λ_1 and λ_T.
+def even_in_log_snr(
+    schedule: Schedule, bins: int, judged: tuple[float, float] | None = None
+) -> list[int]:
+    """The step nearest to the middle of each of `bins` equal log-SNR bins between λ_1 and λ_T, or over the range `judged`.
 
     Raises:
         ValueError: the range is not finite, or T is too small to give every bin a step of its own.
     """
     table = schedule.log_snr[1:]
-    first, last = float(table[0]), float(table[-1])
-    if not torch.isfinite(table).all():
+    first, last = judged or (float(table[0]), float(table[-1]))
+    if not math.isfinite(last):
         raise ValueError(
-            "log-SNR is infinite at T: the study needs a finite range, so no zero terminal SNR"
+            "log-SNR is infinite at T: the study needs a finite range, so no zero terminal SNR, or `judged` in the design"
         )
     middles = [first + (last - first) * (k + 0.5) / bins for k in range(bins)]
     steps = [int((table - middle).abs().argmin()) + 1 for middle in middles]

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from bench.record import Record, checked_json
+from bench.record.study import merged
 from bench.report.page.blocks import Block, Figure, Fold, Front, Note, Paragraph, Section
 
 PARTS = ("laws", "throughput", "noise", "study", "bound", "mutation", "parts")
@@ -118,7 +119,7 @@ def build(
     """
     from bench.report import claims, environment, reproduce, title
 
-    unique = {record.sha256: record for record in records}
+    unique = {record.sha256: record for record in merged(records)}
     ordered = tuple(sorted(unique.values(), key=lambda r: (r.created, r.kind, r.sha256)))
     attempts = [attempt for name in parts for attempt in _attempts(name, ordered)]
     present = [attempt.section for attempt in attempts]

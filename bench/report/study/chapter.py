@@ -46,8 +46,8 @@ _TONES: Mapping[str, Tone] = {
 
 
 def section(records: Sequence[Record]) -> Section | None:
-    """The newest study among the records, or None."""
-    studies = [record for record in records if record.kind == "study"]
+    """The newest study of images among the records, or None."""
+    studies = [r for r in records if r.kind == "study" and "distance" in r.results]
     if not studies:
         return None
     *earlier, record = studies

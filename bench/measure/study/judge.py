@@ -1,0 +1,206 @@
+"""By what a trained arm is judged: the same noisy data and the same distances for every arm.
+
+`images`: errors by log-SNR, bits/dim, a Fréchet distance between samples and held-out images.
+`vectors`: errors by log-SNR and, where the data's distribution is known, the excess over the exact denoiser and the samples' distance
+from the truth (`vectors`).
+
+An arm with a schedule of its own is judged at its own steps, the nearest to the common log-SNR bins.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import DataSet, load
+from bench.measure.study.design import Arm
+from bench.measure.study.task import Setting
+from bench.measure.study.vectors import Truth, truth_of
+from bench.measure.study.yardsticks import (
+    Probe,
+    even_in_log_snr,
+    even_in_t,
+    make_probe,
+    own_objective,
+    x0_errors,
+)
+from bench.metrics.frechet import Pca, measure, to_uint8
+from bench.record.pictures import encode
+from ddpm_ref.config import TrainConfig
+from ddpm_ref.estimator import estimate_elbo
+from ddpm_ref.sampler import sample
+from ddpm_ref.schedule import Schedule
+
+_PROBE_LEVELS = 28
+_SAMPLE_SEED, _BOUND_SEED = 555, 777
+_SAMPLE_BATCH = 500
+Verdict = dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """What all runs of one process share: data, noisy data, feature map.
+
+    Attributes:
+        setting: design, data, device.
+        data: the data set, its content compared with the setting's.
+        features: the feature map of the Fréchet distance; None for vectors.
+        truth: what is known about the distribution of vectors; None for images.
+    """
+
+    setting: Setting
+    data: DataSet
+    features: Pca | None
+    truth: Truth | None
+
+    @lru_cache(maxsize=8)  # noqa: B019  # one judge a process, dropped with its setting
+    def schedule(self, arm: Arm) -> Schedule:
+        """The schedule of an arm."""
+        return self.config(arm).make_schedule()
+
+    def config(self, arm: Arm) -> TrainConfig:
+        """The arm's configuration but for seed, rate and number of steps."""
+        return self.setting.design.config(
+            arm, seed=0, rate=1e-3, steps=1, device=self.setting.device, provider="auto"
+        )
+
+    @lru_cache(maxsize=16)  # noqa: B019
+    def probe(self, which: str, arm: Arm) -> Probe:
+        """Noisy data `along` a run, at its end (`final`), or for `tuning`."""
+        design, schedule = self.setting.design, self.schedule(arm)
+        if which == "tuning":
+            steps = even_in_t(schedule, _PROBE_LEVELS)
+            return make_probe(self.data.tune.to(self.setting.device), schedule, steps)
+        count = design.probe_images if which == "along" else design.final_images
+        steps = even_in_log_snr(schedule, design.bins, design.judged)
+        return make_probe(self.data.heldout[:count].to(self.setting.device), schedule, steps)
+
+    def objective(self, model: nn.Module, arm: Arm) -> float:
+        """The arm's own objective on the tuning data."""
+        probe = self.probe("tuning", arm)
+        return own_objective(probe.eps_errors(model, arm.output), probe, arm.weighting)
+
+    def along(self, model: nn.Module, arm: Arm) -> list[float]:
+        """ε-MSE by log-SNR along a run."""
+        return self.probe("along", arm).eps_errors(model, arm.output)
+
+    def x0_mse(self, errors: list[float], which: str, arm: Arm) -> float:
+        """Mean x_0-MSE over log-SNR from ε-errors by log-SNR."""
+        probe = self.probe(which, arm)
+        return mean(x0_errors(errors, probe.schedule, probe.steps))
+
+    def final(self, model: nn.Module, arm: Arm) -> Verdict:
+        """Every yardstick at the end of a run, and some samples; `final` is None, with a reason, where there is nothing to judge."""
+        probe = self.probe("final", arm)
+        errors = probe.eps_errors(model, arm.output)
+        if not all(map(math.isfinite, errors)):
+            return {"final": None, "reason": "predictions are not finite"}
+        x0 = x0_errors(errors, probe.schedule, probe.steps)
+        values = {
+            "eps_mse": mean(errors),
+            "x0_mse": mean(x0),
+            "eps_mse_by_bin": errors,
+            "x0_mse_by_bin": x0,
+        }
+        shown: Verdict = {}
+        if self.setting.design.bound_images:
+            values["bound"] = self._bound(model, arm)
+        if self.truth is not None:
+            values |= self.truth.denoising(model, arm.output, probe)
+        if self.setting.design.samples:
+            drawn = self._samples(model, arm)
+            if not bool(torch.isfinite(drawn).all()):
+                return {"final": None, "reason": "samples are not finite"}
+            values |= self._distances(drawn)
+            if self.features is not None:
+                shown["grid"] = encode(to_uint8(drawn[: self.setting.design.grid]))
+        return {"final": values, **shown, "reason": ""}
+
+    def _distances(self, drawn: Tensor) -> Verdict:
+        if self.truth is not None:
+            return self.truth.sampling(drawn)
+        if self.features is None:
+            return {}
+        return {"fd": measure(self.features, self.data.heldout[: len(drawn)], drawn)}
+
+    def _samples(self, model: nn.Module, arm: Arm) -> Tensor:
+        """Generated examples on the CPU; the sampler's noise is the same for every arm and seed."""
+        design = self.setting.design
+        count = min(design.samples, len(self.data.heldout))
+        parts = []
+        for first in range(0, count, _SAMPLE_BATCH):
+            part = sample(
+                model,
+                (min(_SAMPLE_BATCH, count - first), *self.data.shape),
+                self.schedule(arm),
+                parameterization=arm.output,
+                steps=min(design.sampler_steps, design.T),
+                clip=self.data.levels is not None,
+                seed=_SAMPLE_SEED,
+                first_index=first,
+            )
+            parts.append(part.cpu())
+        return torch.cat(parts)
+
+    def _bound(self, model: nn.Module, arm: Arm) -> dict[str, Any]:
+        """bits/dim on held-out images from a fixed number of network evaluations."""
+        design = self.setting.design
+        images = self.data.heldout[: design.bound_images].to(self.setting.device)
+        estimate = estimate_elbo(
+            model,
+            images,
+            self.schedule(arm),
+            evaluations=design.bound_evaluations,
+            parameterization=arm.output,
+            decoder=self.data.decoder,
+            levels=self.data.levels,
+            seed=_BOUND_SEED,
+        )
+        bits = 1 / (estimate.dims * math.log(2))
+        return {
+            "bits_per_dim": estimate.bits_per_dim,
+            "stderr": estimate.stderr,
+            "evaluations": estimate.evaluations,
+            "prior": estimate.prior * bits,
+            "diffusion": estimate.diffusion[0] * bits,
+            "reconstruction": estimate.reconstruction[0] * bits,
+        }
+
+
+def mean(values: list[float]) -> float:
+    """Arithmetic mean."""
+    return math.fsum(values) / len(values)
+
+
+@lru_cache(maxsize=1)
+def loaded(name: str, directory: str | None) -> DataSet:
+    """The data set, loaded once a process."""
+    return load(name, None if directory is None else Path(directory))
+
+
+_JUDGES: dict[tuple[str, str], Judge] = {}
+
+
+def judge_of(setting: Setting) -> Judge:
+    """The `Judge` of a setting, made once per process.
+
+    Raises:
+        ValueError: the data here are not those that the study was planned with.
+    """
+    data = loaded(setting.data, setting.data_dir)
+    if setting.data_sha256 not in ("", data.sha256):
+        raise ValueError(
+            f"data {setting.data!r} has the content {data.sha256[:12]} here, the study was planned with "
+            f"{setting.data_sha256[:12]}: give this worker the same files"
+        )
+    key = (repr(setting), data.sha256)
+    if key not in _JUDGES:
+        _JUDGES.clear()
+        vectors = setting.design.judge == "vectors"
+        features = None if vectors else Pca(data.train)
+        _JUDGES[key] = Judge(setting, data, features, truth_of(data) if vectors else None)
+    return _JUDGES[key]
