@@ -65,7 +65,7 @@ def section(records: Sequence[Record]) -> Section | None:
 
 def apart(record: Record) -> str:
     """Studies on other data, of another size or on another machine stand side by side, each for itself."""
-    if record.kind != "study":
+    if record.kind != "study" or "distance" not in record.results:
         return ""
     protocol, data = record.protocol, record.data or {}
     return (
