@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance import Bound, NotOffered, Posterior
+from ddpm_ref.conformance import Bound, Implementation, NotOffered, Posterior
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.runner import examine
 from tests.independent.calls import SETTINGS, calls
 from tests.independent.defects import FROZEN
 from tests.independent.measure import Baseline, measure
+from tests.independent.minimal import MINIMAL
 from tests.independent.right import Right
 
 SAMPLE = {
@@ -51,6 +52,14 @@ def test_a_law_kills_and_names_a_defect(name: str) -> None:
 def test_the_right_implementation_passes_it(law: str) -> None:
     outcomes = examine(LAWS[law], Right())
     assert [outcome.status for outcome in outcomes] == ["pass"] * len(outcomes)
+
+
+@pytest.mark.parametrize("kind", MINIMAL, ids=lambda kind: kind.name)
+def test_plain_right_code_has_no_bug(kind: type[Implementation]) -> None:
+    """All laws, a few seconds each: the point is that none of them, whatever it asks, accuses right code."""
+    failures = [o for law in LAWS.values() for o in examine(law, kind()) if o.failed]
+    accused = {f"{o.law} {o.dtype}": o.message for o in failures if o.classification != "precision"}
+    assert not accused
 
 
 def _parts(result: object) -> list[Tensor]:
