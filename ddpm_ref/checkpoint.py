@@ -96,6 +96,10 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | None = None) -> 
     state.optimizer.load_state_dict(payload["optimizer"])
     state.schedule = Schedule(**payload["schedule"])
     state.norm.total, state.norm.weight = payload["running_norm"]
+    for half_life, average in state.averages.items():
+        average.load_state_dict(payload["averages"][repr(half_life)])
+    if state.history is not None:
+        state.history.losses, state.history.seen = payload["history"]
     state.step = payload["step"]
     return Checkpoint(state)
 
@@ -132,6 +136,8 @@ def _payload(state: TrainingState) -> dict[str, Any]:
         "ema": state.ema.state_dict(),
         "optimizer": state.optimizer.state_dict(),
         "running_norm": [state.norm.total, state.norm.weight],
+        "averages": {repr(h): average.state_dict() for h, average in state.averages.items()},
+        "history": [] if state.history is None else [state.history.losses, state.history.seen],
         "step": state.step,
     }
 

@@ -1,6 +1,8 @@
 r"""How weights move: warm-up, clipping that favours no objective, and the average that is kept.
 
-**Warm-up.** The learning rate of step k = 1, 2, … is η·min(1, k/W).                                        (1)
+**Warm-up and decay.** With W steps of warm-up and, where it decays, its end at step N, the learning rate of step k = 1, 2, … is
+
+    η · min(1, k/W) · ½(1 + cos π·clamp((k−W)/(N−W), 0, 1)):        a ramp, then half a cosine down to 0.               (1)
 
 **Relative clipping.** A fixed threshold on the gradient's norm clips the arm with the larger loss scale more often, and so
 confounds a weighting with a step size. Here the yardstick is the run's own past: with g_k the norm of step k and
@@ -15,21 +17,27 @@ keeps growing is followed. Multiplying the loss by a constant multiplies every g
     θ̄_k = d_k θ̄_{k−1} + (1 − d_k) θ_k,      d_k = min(d, k/(k + 9)),      θ̄_1 = θ_1,                              (3)
 
 so that early on, when d would keep the initial weights for 1/(1−d) steps, the average covers about the last tenth of the steps.
+An average with half-life h has d = 2^{−1/h}; several may follow one run, each one fused operation over all weights.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 _EMA_LAG = 9
 
 
-def warmed_up(learning_rate: float, step: int, warmup_steps: int) -> float:
-    """Learning rate of step 1, 2, …; eq. (1)."""
-    return learning_rate * min(1.0, step / max(warmup_steps, 1))
+def warmed_up(learning_rate: float, step: int, warmup_steps: int, decay_steps: int = 0) -> float:
+    """Learning rate of step 1, 2, …; eq. (1), without the cosine where `decay_steps` is 0."""
+    raised = learning_rate * min(1.0, step / max(warmup_steps, 1))
+    if decay_steps == 0:
+        return raised
+    done = (step - warmup_steps) / (decay_steps - warmup_steps)
+    return raised * 0.5 * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0)))
 
 
 @dataclass
@@ -80,7 +88,14 @@ def averaged_model(network: nn.Module, ceiling: float) -> AveragedModel:
         current: "tuple[Tensor, ...] | list[Tensor]",
         done: "Tensor | int",
     ) -> None:
-        decay = ema_decay(int(done) + 1, ceiling)
-        get_ema_multi_avg_fn(decay)(averaged, current, done)
+        del done  # a copy on the weights' device: reading it would wait for the device
+        decay = ema_decay(int(model.n_averaged) + 1, ceiling)
+        torch._foreach_lerp_(averaged, current, 1 - decay)
 
-    return AveragedModel(network, multi_avg_fn=average)
+    model = AveragedModel(network, multi_avg_fn=average)
+    return model
+
+
+def decay_of(half_life: float) -> float:
+    """d = 2^{−1/h}: after h steps a weight counts half."""
+    return float(2 ** (-1 / half_life))

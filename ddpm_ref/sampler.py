@@ -35,9 +35,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from ddpm_ref.gaussian import Gaussian
 from ddpm_ref.kernels import fast_normal
+from ddpm_ref.network import LearnedRange
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
 from ddpm_ref.reverse import (
@@ -244,8 +246,15 @@ def sample_steps(
     check_count("first_index", first_index, least=0)
     walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
     device, dtype = _place(model, device, dtype)
+    model = _on(model, walked) if steps is not None else model
     noise = _SamplerNoise(NoiseStream(seed), sizes, first_index, device, compute_dtype(dtype))
     return _walk(model, walked, noise, parameterization, rule, dtype)
+
+
+def _on(model: Model, walked: Schedule) -> Model:
+    """A network that learned its variance between the ends of one chain, on another with fewer steps; others as they are."""
+    inner = model.module if isinstance(model, AveragedModel) else model
+    return inner.on(walked) if isinstance(inner, LearnedRange) else model
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ r"""Training as a generator: `for step in train(config)` is the loop, and the ca
 
 One step (Ho et al. 2020, algorithm 1, for any parameterization and weighting): draw x_0, t and ε, form x_t, and descend
 
-    ∇_θ (1/B) Σ_i (w_{t_i}/w̄) ‖f_θ(x_{t_i}, t_i) − y_i‖²/d,       y = target,   w̄ = mean of w over 1 … T, or 1.        (1)
+    ∇_θ (1/B) Σ_i ℓ_i,        ℓ_i the loss of an example (`ddpm_ref.training_loss` eq. 1).                           (1)
 
 Stop by leaving the loop, save with `save_checkpoint(path, step.state)`, evaluate `step.ema`, plot `step.loss`: none of that
 needs a callback.
@@ -12,34 +12,35 @@ as they were before it.
 
 **Several processes.** Where `torch.distributed` is initialized, each of p processes takes B/p neighbouring positions of the global batch
 (`ddpm_ref.batches`); gradients are averaged, so that the run is that of one process up to the order of summation. Every
-process yields the same steps, with the losses of the whole batch.
+process yields the same steps, with the losses of the whole batch. With `accumulation` = a, each takes its rows in a parts, one after the
+other: again the same step up to the order of summation.
+
+**Time.** The memory of a batch lives through the run, one step waits for the device once (for its loss, norm, losses and steps together), and
+images that are not in memory (`ddpm_ref.images`) are read ahead by worker processes.
 """
 
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
-from ddpm_ref.batches import Batch, Batches
+from ddpm_ref.batches import Batch, Batches, Room
 from ddpm_ref.checkpoint import Checkpoint, check_same_run
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.data import embedded
-from ddpm_ref.objective import loss, weight
+from ddpm_ref.network import NETWORKS
+from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.optimization import gradient_norm, scale_gradients, warmed_up
 from ddpm_ref.reverse import evaluation_mode
-from ddpm_ref.schedule import Schedule
+from ddpm_ref.team import Team
+from ddpm_ref.training_loss import Output, example_losses
 from ddpm_ref.training_state import TrainingState, content_hash, new_state, training_dtype
 from ddpm_ref.validation import check_device, check_finite, check_floating
-
-if dist.is_available():
-    # Its functions keep, as a default argument, the process group that exists when the module is first imported, and optimizers
-    # import it lazily. Imported too late, it keeps the group and gloo's threads alive past `destroy_process_group`; one that then
-    # frees a tensor while the interpreter shuts down aborts the process (pytorch issue 190489).
-    import torch.distributed.nn
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,12 +51,13 @@ class Step:
         step: its number, from 1.
         loss: the batch's mean of `losses`, eq. (1).
         losses: per example, weighted, float32 `[B]` (float64 in float64 training) on the CPU, in batch order.
-        t: the steps that they were drawn at, int64 `[B]` on the CPU.
+        t: the steps that they were drawn at (with continuous t the nearest), int64 `[B]` on the CPU.
         learning_rate: used in this step.
         gradient_norm: before clipping.
         clipped: the gradient was shortened.
         diverged: loss or gradient was not finite; the weights were not changed, and no step follows.
         state: the run after this step, to be saved; it lives on and changes with the next step.
+        compile_seconds: what `torch.compile` took before the first step of this call of `train`; 0 without it.
     """
 
     step: int
@@ -67,6 +69,7 @@ class Step:
     clipped: bool
     diverged: bool
     state: TrainingState
+    compile_seconds: float = 0.0
 
     @property
     def network(self) -> nn.Module:
@@ -78,6 +81,11 @@ class Step:
         """Their average: the network to evaluate and to sample from."""
         model: nn.Module = self.state.ema.module
         return model
+
+    @property
+    def averages(self) -> dict[float, nn.Module]:
+        """Further averages by half-life (`ema_half_lives`)."""
+        return {half_life: average.module for half_life, average in self.state.averages.items()}
 
 
 def train(
@@ -104,100 +112,124 @@ def train(
         )
     images = embedded(config.data) if data is None else data
     _check_images(images)
-    team = _Team.present()
-    if config.batch_size % team.size:
-        raise ValueError(
-            f"batch_size = {config.batch_size} cannot be shared by {team.size} processes: pass a multiple of {team.size}"
-        )
+    team = Team.present()
+    _check_shares(config, team)
     state = _state(config, images, resume)
     _check_fits(state)
     images = images.to(device=config.device, dtype=training_dtype(config))
-    return _steps(state, Batches(config, state.schedule, images), team)
+    batches = Batches(config, state.schedule, images, history=state.history)
+    return _steps(state, _Share.of(config, team, batches, images))
 
 
-def example_losses(config: TrainConfig, schedule: Schedule) -> "Callable[[Tensor, Batch], Tensor]":
-    """The summands of eq. (1) as a function of (prediction, batch) → `[b]`, with w̄ worked out once."""
-    weighting, space = config.make_weighting(), config.parameterization
-    mean = 1.0
-    if config.normalize_weights:
-        every = torch.arange(1, schedule.T + 1)
-        mean = weight(weighting, every, schedule, parameterization=space).mean().item()
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """This process's part of every batch, in the pieces that are gone through one after the other."""
 
-    def losses(prediction: Tensor, batch: Batch) -> Tensor:
-        raw = loss(
-            prediction,
-            batch.x0,
-            batch.eps,
-            batch.t,
-            schedule,
-            parameterization=space,
-            weighting=weighting,
-        )
-        return raw / mean
-
-    return losses
-
-
-@dataclass(frozen=True)
-class _Team:
-    """This process among those that share each batch."""
-
-    rank: int = 0
-    size: int = 1
+    team: Team
+    batches: Batches
+    pieces: tuple[tuple[int, int], ...]
+    room: Room | None
 
     @classmethod
-    def present(cls) -> "_Team":
-        if dist.is_available() and dist.is_initialized():
-            return cls(dist.get_rank(), dist.get_world_size())
-        return cls()
+    def of(cls, config: TrainConfig, team: Team, batches: Batches, images: Tensor) -> "_Share":
+        rows = config.batch_size // team.size // config.accumulation
+        begin = team.rank * rows * config.accumulation
+        pieces = tuple((begin + rows * k, rows) for k in range(config.accumulation))
+        return cls(team, batches, pieces, Room.of(rows, images))
 
-    def together(self, network: nn.Module) -> nn.Module:
-        """The network whose backward pass averages the gradients of the team."""
-        return DistributedDataParallel(network) if self.size > 1 else network
-
-    def gather(self, mine: Tensor) -> Tensor:
-        """Everybody's `[b]` as `[size·b]`, in the order of the batch."""
-        if self.size == 1:
-            return mine
-        parts = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(parts, mine.contiguous())
-        return torch.cat(parts)
+    def draw(self, step: int, piece: int) -> Batch:
+        first, count = self.pieces[piece]
+        return self.batches.draw(step, first, count, room=self.room)
 
 
-def _steps(state: TrainingState, batches: Batches, team: _Team) -> Iterator[Step]:
-    config = state.config
+def _steps(state: TrainingState, share: _Share) -> Iterator[Step]:
+    config, team = state.config, share.team
     losses_of = example_losses(config, state.schedule)
-    network = team.together(state.network)
-    share = config.batch_size // team.size
+    network, seconds = _ready(state, share)
+    last = len(share.pieces) - 1
     while state.step < config.steps:
-        batch = batches.draw(state.step + 1, team.rank * share, share)
-        with torch.enable_grad():  # the caller may stand in `no_grad`
-            losses = losses_of(_predict(network, batch, config), batch)
-            state.optimizer.zero_grad()
-            losses.mean().backward()
-        step = _finish(state, team.gather(losses.detach()), team.gather(batch.t))
-        yield step
+        state.optimizer.zero_grad()
+        seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        for piece in range(last + 1):
+            batch = share.draw(state.step + 1, piece)
+            with (
+                torch.enable_grad(),
+                team.quiet(network, piece < last),
+            ):  # the caller may stand in `no_grad`
+                output = _predict(network, batch, config, state.step + 1, share.pieces[piece][0])
+                counted, plain = losses_of(output, batch)
+                (counted.mean() / len(share.pieces)).backward()
+            seen.append((counted.detach(), plain.detach(), batch.step))
+        step = _finish(state, *(team.gather(torch.cat(parts)) for parts in zip(*seen, strict=True)))
+        yield replace(step, compile_seconds=seconds)
         if step.diverged:
             return
 
 
-def _predict(network: nn.Module, batch: Batch, config: TrainConfig) -> Tensor:
+def _ready(state: TrainingState, share: _Share) -> tuple[nn.Module, float]:
+    """The network as the loop calls it, and what compiling took: forwards and backwards once, with nothing kept of it."""
+    config = state.config
+    network = share.team.together(state.network)
+    if not config.compile or state.step >= config.steps:
+        return network, 0.0
+    compiled = cast(nn.Module, torch.compile(network, dynamic=False))
+    kept = [buffer.clone() for buffer in network.buffers()]
+    began = time.perf_counter()
+    batch = share.draw(state.step + 1, 0)
+    with torch.enable_grad():
+        output = _predict(compiled, batch, config, state.step + 1, share.pieces[0][0])
+        example_losses(config, state.schedule)(output, batch)[0].mean().backward()
+    state.optimizer.zero_grad()
+    seconds = time.perf_counter() - began
+    with torch.no_grad():
+        for buffer, before in zip(network.buffers(), kept, strict=True):
+            buffer.copy_(before)
+    return compiled, seconds
+
+
+def _predict(
+    network: nn.Module, batch: Batch, config: TrainConfig, step: int, first: int
+) -> Output:
     lower = config.precision == "bfloat16"
-    with torch.autocast(batch.x_t.device.type, dtype=torch.bfloat16, enabled=lower):
-        prediction: Tensor = network(batch.x_t, batch.t)
-    return prediction.to(batch.x_t.dtype)
+    x_t, device = batch.x_t, batch.x_t.device.type
+    if config.channels_last and x_t.ndim == 4:
+        x_t = x_t.contiguous(memory_format=torch.channels_last)
+    with _chance(config, step, first), torch.autocast(device, torch.bfloat16, enabled=lower):
+        output = network(x_t, batch.time)
+    if isinstance(output, tuple):
+        return output[0].to(x_t.dtype), output[1].to(x_t.dtype)
+    prediction: Tensor = output.to(x_t.dtype)
+    return prediction
 
 
-def _finish(state: TrainingState, losses: Tensor, t: Tensor) -> Step:
+@contextmanager
+def _chance(config: TrainConfig, step: int, first: int) -> Iterator[None]:
+    """Dropout of a network from elsewhere as a function of (seed, step, position): ours have none."""
+    if config.network in NETWORKS:
+        yield
+        return
+    drawn = NoiseStream(config.seed).integers(
+        (1,), low=0, high=1 << 31, use=Use.WEIGHTS, step=step, first_index=first
+    )
+    devices = [torch.device(config.device)] if config.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(drawn))
+        yield
+
+
+def _finish(state: TrainingState, losses: Tensor, plain: Tensor, t: Tensor) -> Step:
     """Clip, descend, average; or nothing of that where the run has diverged."""
     config = state.config
-    loss_value, norm = torch.stack([losses.mean(), gradient_norm(state.parameters)]).tolist()
-    learning_rate = warmed_up(config.learning_rate, state.step + 1, config.warmup_steps)
+    measures = torch.stack([losses.mean(), gradient_norm(state.parameters)])
+    (loss_value, norm), losses, plain, t = _brought(measures, losses, plain, t)
+    learning_rate = warmed_up(
+        config.learning_rate, state.step + 1, config.warmup_steps, config.decay_steps
+    )
     step = Step(
         step=state.step + 1,
         loss=loss_value,
-        losses=losses.cpu(),
-        t=t.cpu(),
+        losses=losses,
+        t=t,
         learning_rate=learning_rate,
         gradient_norm=norm,
         clipped=False,
@@ -212,9 +244,24 @@ def _finish(state: TrainingState, losses: Tensor, t: Tensor) -> Step:
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()
-    state.ema.update_parameters(state.network)
+    for average in (state.ema, *state.averages.values()):
+        average.update_parameters(state.network)
+    if state.history is not None:
+        state.history.add(t, plain)
     state.step += 1
     return replace(step, clipped=scale < 1.0)
+
+
+def _brought(
+    measures: Tensor, losses: Tensor, plain: Tensor, t: Tensor
+) -> tuple[list[float], Tensor, Tensor, Tensor]:
+    """All four on the CPU in one transfer: the one place where a step waits for its device. float64 holds each exactly."""
+    if measures.device.type == "cpu":
+        return measures.tolist(), losses, plain, t
+    count = len(losses)
+    together = torch.cat([part.double() for part in (measures, losses, plain, t)]).cpu()
+    head, first, second, steps = together.split([2, count, count, count])
+    return head.tolist(), first.to(losses.dtype), second.to(plain.dtype), steps.long()
 
 
 def _state(config: TrainConfig, images: Tensor, resume: Checkpoint | None) -> TrainingState:
@@ -247,6 +294,19 @@ def _check_fits(state: TrainingState) -> None:
             f"network = {state.config.network!r} cannot take examples of shape {list(state.shape)}: {error}; choose a network "
             "for such data, or change its network_options"
         ) from error
+
+
+def _check_shares(config: TrainConfig, team: Team) -> None:
+    parts = team.size * config.accumulation
+    if config.batch_size % parts:
+        each = (
+            f" in accumulation = {config.accumulation} parts each"
+            if config.accumulation > 1
+            else ""
+        )
+        raise ValueError(
+            f"batch_size = {config.batch_size} cannot be shared by {team.size} processes{each}: pass a multiple of {parts}"
+        )
 
 
 def _check_images(images: Tensor) -> None:

@@ -1,10 +1,11 @@
 """What changes while a network is trained, and nothing else: the part of a run that a checkpoint must keep.
 
-The random numbers are not part of it: `ddpm_ref.batches` computes them from the number of the step.
+The random numbers are not part of it: `ddpm_ref.batches` computes them from the number of the step. (`loss_aware` draws of t look back at
+earlier losses, which are.)
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from ddpm_ref.config import TrainConfig
 from ddpm_ref.network import NETWORKS, initialize
 from ddpm_ref.network.foreign import seeded
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.optimization import RunningNorm, averaged_model
+from ddpm_ref.optimization import RunningNorm, averaged_model, decay_of
 from ddpm_ref.schedule import Schedule
+from ddpm_ref.times import LossHistory
 
 _HASHED_AT_ONCE = 1024
 
@@ -33,6 +35,8 @@ class TrainingState:
         ema: their average; `ema.module` is the network to evaluate.
         optimizer: AdamW with its moments.
         norm: the yardstick of the clipping.
+        averages: further averages by half-life, which follow `network` as `ema` does.
+        history: losses of earlier steps, where t is drawn by them; else None.
         step: how many steps are done.
     """
 
@@ -44,6 +48,8 @@ class TrainingState:
     ema: AveragedModel
     optimizer: torch.optim.Optimizer
     norm: RunningNorm
+    averages: dict[float, AveragedModel] = field(default_factory=dict)
+    history: LossHistory | None = None
     step: int = 0
 
     @property
@@ -69,6 +75,8 @@ def new_state(config: TrainConfig, shape: tuple[int, ...], data_sha256: str) -> 
     if config.network in NETWORKS:
         initialize(network, NoiseStream(config.seed))
     network = network.to(device=config.device, dtype=training_dtype(config)).train()
+    if config.channels_last:
+        network = network.to(memory_format=torch.channels_last)
     return TrainingState(
         config=config,
         schedule=config.make_schedule(),
@@ -84,6 +92,8 @@ def new_state(config: TrainConfig, shape: tuple[int, ...], data_sha256: str) -> 
             fused=True,
         ),
         norm=RunningNorm(config.clip_factor, config.clip_decay),
+        averages={h: averaged_model(network, decay_of(h)) for h in config.ema_half_lives},
+        history=LossHistory(config.T) if config.timesteps == "loss_aware" else None,
     )
 
 

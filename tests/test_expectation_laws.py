@@ -9,8 +9,6 @@ import torch
 from scipy import integrate, stats
 from torch import Tensor
 
-from ddpm_ref.batches import Batches
-from ddpm_ref.config import TrainConfig
 from ddpm_ref.conformance import Implementation, Reference, Setting
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
@@ -18,7 +16,9 @@ from ddpm_ref.conformance.lawbook.information import Mixture, entropy_by_denoisi
 from ddpm_ref.conformance.lawbook.pointwise import LinearModel, negative_log_density
 from ddpm_ref.conformance.lawbook.truth import truth
 from ddpm_ref.conformance.mutants import MUTANTS
+from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import Schedule, linear_schedule
+from ddpm_ref.times import TIMES, Times, make_times
 
 FLOAT64 = torch.float64
 LADDER = torch.linspace(-11, 9, 121, dtype=FLOAT64)
@@ -121,16 +121,38 @@ def schedule_of_length(T: int) -> Schedule:
     return linear_schedule(T)
 
 
-class LowDiscrepancy(Implementation):
-    """What the trainer draws with `timesteps = "low-discrepancy"`."""
+@cache
+def times_of(T: int, timesteps: str, importance: str, stratified: bool) -> Times:
+    return make_times(
+        timesteps,
+        schedule_of_length(T),
+        importance=importance,
+        stratified=stratified,
+        uniform_share=0.3,
+    )
+
+
+class Drawn(Implementation):
+    """What the trainer draws in one of its ways, with the factor on each loss."""
+
+    def __init__(self, timesteps: str, importance: str, stratified: bool) -> None:
+        self.choices = (timesteps, importance, stratified)
 
     def time_steps(self, count: int, T: int, seed: int) -> tuple[Tensor, Tensor]:
-        config = TrainConfig(batch_size=count, T=T, seed=seed, timesteps="low-discrepancy")
-        drawn = Batches(config, schedule_of_length(T), torch.zeros(2, 1, 1, 1)).draw(1)
-        return drawn.t, torch.ones(count, dtype=FLOAT64)
+        times = times_of(T, *self.choices)
+        t = times.draw(NoiseStream(seed), 1, 0, count, count)
+        return t, times.weights[t - 1]
 
 
 @pytest.mark.parametrize("law", ["I11-count", "I11-unbiased"])
-def test_the_low_discrepancy_draw_of_the_trainer_obeys_the_laws_of_its_kind(law: str) -> None:
-    outcome = judge(LAWS[law], LowDiscrepancy(), FLOAT64)
+@pytest.mark.parametrize("stratified", [False, True])
+@pytest.mark.parametrize("timesteps", TIMES)
+def test_every_draw_of_the_trainer_obeys_the_laws_of_its_kind(
+    law: str, timesteps: str, stratified: bool
+) -> None:
+    outcome = judge(LAWS[law], Drawn(timesteps, "unbiased", stratified), FLOAT64)
     assert outcome.status == "pass", outcome.message
+
+
+def test_a_density_without_its_weight_does_not_obey_them() -> None:
+    assert judge(LAWS["I11-unbiased"], Drawn("laplace", "none", False), FLOAT64).failed

@@ -18,7 +18,8 @@ from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.elbo import elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample
-from ddpm_ref.noise import NoiseStream, Use
+from ddpm_ref.learned import hybrid_loss, learned_range
+from ddpm_ref.noise import NoiseStream
 from ddpm_ref.objective import loss, weight
 from ddpm_ref.optimization import averaged_model, ema_decay
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
@@ -34,8 +35,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
 )
 from ddpm_ref.terms import ElboTerms, prior_kl
-
-_HYBRID_LAMBDA = 0.001
+from ddpm_ref.times import make_times
 
 
 @lru_cache(maxsize=64)
@@ -91,14 +91,8 @@ class Reference(Implementation):
     def learned_variance(
         self, setting: Setting, meaning: str, said: Tensor, t: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`log`: what `ddpm_ref` takes from a model; `range`: eq. 15 between the table's ends, β̃_2 for β̃_1 = 0."""
-        if meaning == "log":
-            return said.exp(), said
-        schedule = self.schedule(setting)
-        upper, lower = schedule.beta[1:].log(), schedule.posterior_variance[1:].log()
-        lower[0] = lower[1] if schedule.T > 1 else upper[0]
-        low, high = (end[t - 1].reshape(-1, *[1] * (said.ndim - 1)) for end in (lower, upper))
-        log_variance = said * high + (1 - said) * low
+        """`log`: what `ddpm_ref` takes from a model; `range`: `ddpm_ref.learned_range`."""
+        log_variance = said if meaning == "log" else learned_range(said, t, self.schedule(setting))
         return log_variance.exp(), log_variance
 
     def target(
@@ -139,8 +133,8 @@ class Reference(Implementation):
         )
 
     def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
-        """The two terms as they would be added: λ times an unbiased estimate of the sum over t."""
-        return simple + _HYBRID_LAMBDA * setting.steps * bound_term
+        """`ddpm_ref.hybrid_loss`."""
+        return hybrid_loss(simple, bound_term, setting.steps)
 
     def gaussian_kl(
         self, mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor
@@ -284,10 +278,10 @@ class Reference(Implementation):
         return NoiseStream(seed).normal(shape, step=step, first_index=first_index)
 
     def time_steps(self, count: int, T: int, seed: int) -> tuple[Tensor, Tensor]:
-        """The uniform draw that the trainer makes: one t per sample, weight 1."""
-        stream = NoiseStream(seed)
-        t = stream.integers((count,), low=1, high=T + 1, use=Use.TIMESTEP, step=0)
-        return t, torch.ones(count, dtype=torch.float64)
+        """The uniform draw that the trainer makes; `tests/test_expectation_laws.py` holds every other draw against the same laws."""
+        times = make_times("uniform", schedule_of(Setting("linear", T)))
+        t = times.draw(NoiseStream(seed), 0, 0, count, count)
+        return t, times.weights[t - 1]
 
     def ema(self, values: Tensor, decay: float) -> Tensor:
         """The trainer's average once its warm-up is over, which the first value is held for."""

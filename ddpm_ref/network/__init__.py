@@ -31,7 +31,7 @@ from ddpm_ref.network.ddpm import SIZES, DDPMUNet
 from ddpm_ref.network.foreign import DiffusersUNet
 from ddpm_ref.network.initial import initialize
 from ddpm_ref.network.layers import Attention, ResidualBlock, ZeroConv2d, ZeroLinear, time_embedding
-from ddpm_ref.network.output import SKIPS, LearnedSkip, Preconditioned
+from ddpm_ref.network.output import SKIPS, LearnedRange, LearnedSkip, Preconditioned
 from ddpm_ref.network.unet import UNet
 from ddpm_ref.network.vector import MLP, LowRank
 
@@ -45,6 +45,7 @@ __all__ = [
     "Attention",
     "DDPMUNet",
     "DiffusersUNet",
+    "LearnedRange",
     "LearnedSkip",
     "LowRank",
     "Preconditioned",

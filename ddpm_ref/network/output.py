@@ -15,12 +15,16 @@ s = √(1−ᾱ)/√ᾱ. Written for x_t = √ᾱ x_0 + √(1−ᾱ) ε, with σ
 the input has unit variance, the skip is the Wiener gain for white data of that variance, and the target of F has unit variance
 at every t. Their weight 1/c_out² in x_0 space is `edm(sigma_data)` of `ddpm_ref.objective`. All three factors are finite at ᾱ = 0.
 
+**Learned variance.** A network of 2C channels says in the second C where ln σ_t² lies between ln β̃_t and ln β_t (`ddpm_ref.learned` eq. 1), with
+v = (output + 1)/2: 0 at first, the geometric mean. A chain on fewer steps has other ends, so a sampler asks for the module on its own schedule.
+
 At a t between two steps (continuous t) the log-SNR is interpolated linearly.
 """
 
 import torch
 from torch import Tensor, nn
 
+from ddpm_ref.learned import range_ends
 from ddpm_ref.schedule import Schedule
 
 _LOG_SNR_FLOOR = -100.0  # interpolating towards −∞ would be NaN; e^−100 is 0 beside 1 in float64
@@ -92,6 +96,40 @@ class Preconditioned(nn.Module):
         high = (low + 1).clamp(max=len(self.log_snr) - 1)
         share = (place - low).to(self.log_snr.dtype)
         return self.log_snr[low] * (1 - share) + self.log_snr[high] * share
+
+
+class LearnedRange(nn.Module):
+    """A network of twice the channels as the pair (prediction, log-variance) that `elbo` and `sample` take.
+
+    Args:
+        inner: answers `[B, 2C, *dims]`: the prediction, then what is said about the variance.
+        schedule: the steps of the chain; `schedule.timesteps` are those that `inner` knows.
+        steps: T of the training.
+    """
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, inner: nn.Module, schedule: Schedule, steps: int) -> None:
+        super().__init__()
+        self.inner, self.steps = inner, steps
+        ends = range_ends(torch.arange(1, schedule.T + 1), schedule)
+        for name, values in zip(("low", "high"), ends, strict=True):
+            table = torch.full((steps + 1,), float("nan"), dtype=torch.float64)
+            table[schedule.timesteps] = values
+            self.register_buffer(name, table, persistent=False)
+
+    def on(self, schedule: Schedule) -> "LearnedRange":
+        """The same network on a chain of fewer steps, whose variances lie between other ends."""
+        weight = next(self.parameters())
+        return LearnedRange(self.inner, schedule, self.steps).to(weight.device, weight.dtype)
+
+    def forward(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(prediction, ln σ_t²), both `[B, C, *dims]`, at the steps `t` `[B]`."""
+        prediction, said = self.inner(x_t, t).chunk(2, dim=1)
+        share = (said + 1) / 2
+        low, high = _per_row(self.low[t], share), _per_row(self.high[t], share)
+        return prediction, share * high + (1 - share) * low
 
 
 def _per_row(scale: Tensor, like: Tensor) -> Tensor:
