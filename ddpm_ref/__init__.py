@@ -42,6 +42,7 @@ from ddpm_ref.network import MLP, NETWORKS, ArticleDenoiser, DDPMUNet, LowRank, 
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.objective import WEIGHTINGS, Weighting, loss, min_snr, p2, weight
 from ddpm_ref.oracle import (
+    EmbeddedOracle,
     EmpiricalOracle,
     GaussianOracle,
     MixtureOracle,
@@ -93,6 +94,7 @@ __all__ = [
     "DenoiserError",
     "ElboEstimate",
     "ElboTerms",
+    "EmbeddedOracle",
     "EmpiricalOracle",
     "Gaussian",
     "GaussianOracle",

@@ -149,7 +149,7 @@ class TestIdx:
             read_idx(tmp_path / "a")
 
     def test_missing_files_name_the_remedy(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match=r"datasets\.MNIST.*--data-dir"):
+        with pytest.raises(UsageError, match=r"--download.*--data-dir"):
             load("mnist", tmp_path)
 
     def test_missing_test_images(self, tmp_path: Path) -> None:

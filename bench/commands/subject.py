@@ -31,6 +31,7 @@ def add_subject(parser: argparse.ArgumentParser) -> None:
         help="all images of a folder, FILE.npy or FILE.npz in place of --data",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
+    add_download(parser)
     parser.add_argument("--part", choices=("heldout", "tune", "train"), default="heldout")
     parser.add_argument("--examples", type=at_least(1), metavar="N", help="the first N images only")
     parser.add_argument("--schedule", metavar="NAME", help="of --model (default: linear)")
@@ -97,6 +98,23 @@ def _clip(text: str) -> float:
         ) from None
 
 
+def add_download(parser: argparse.ArgumentParser) -> None:
+    """`--download`, wherever a data set is named."""
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch mnist, fashion-mnist or cifar10 where it is missing, to --data-dir or ./data",
+    )
+
+
+def data_from(arguments: argparse.Namespace, name: str) -> "DataSet":
+    """The data set `name` with the options --data-dir and --download."""
+    from bench.data import load
+
+    root = Path(arguments.data_dir).expanduser() if arguments.data_dir else None
+    return load(name, root, download=arguments.download)
+
+
 def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.metrics.bits_per_dim import Question, Reading
@@ -139,8 +157,6 @@ def question_from(arguments: argparse.Namespace) -> "Question":
 
 def _data(arguments: argparse.Namespace, own: str | None) -> "DataSet":
     """The data set of --data, of --images, or the one that the checkpoint was trained on."""
-    from bench.data import load
-
     if arguments.images is not None:
         from bench.data.array_file import load_whole
 
@@ -158,7 +174,7 @@ def _data(arguments: argparse.Namespace, own: str | None) -> "DataSet":
         raise UsageError(
             "--data is missing: name the data set, such as --data digits, or give your own as --images FOLDER"
         )
-    return load(name, Path(arguments.data_dir) if arguments.data_dir else None)
+    return data_from(arguments, name)
 
 
 def _variance(kind: str, decoder: str | None, schedule: "Schedule") -> "Variance":

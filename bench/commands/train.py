@@ -1,11 +1,12 @@
 """`ddpm-bench train`: the trainer alone, on one process or on several under torchrun."""
 
 import argparse
+import os
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.commands.subject import add_images
+from bench.commands.subject import add_download, add_images, data_from
 from bench.terminal.usage import UsageError, at_least, readable_file, writable_directory
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_images(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are")
+    add_download(parser)
     parser.add_argument(
         "--out", default="runs/train", metavar="DIR", help="folder of the run (default: runs/train)"
     )
@@ -70,12 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 done, 1 diverged; errors of use raise `UsageError` (exit status 2)."""
-    from bench.data import load
     from bench.job.training_run import Plan, is_chief, run_training, team
 
+    if arguments.download and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError(
+            "--download with several processes: they would write the same files; fetch the data with one process first"
+        )
     out = writable_directory(arguments.out)
     with team(_config(arguments, out)) as config:
-        data = load(config.data, Path(arguments.data_dir) if arguments.data_dir else None)
+        data = data_from(arguments, config.data)
         plan = Plan(
             config, out, arguments.resume, arguments.checkpoint_every, arguments.sampler_steps
         )

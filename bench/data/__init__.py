@@ -7,14 +7,18 @@
 | `cifar10` | 32×32 colour images, Python or binary batches | the publisher's 10,000 | 256 |
 | `folder:PATH` | a user's images, all of one size | 15 % by content hash | 256 |
 | `array:FILE.npy`, `.npz` | a user's arrays, bytes or floats on [−1, 1] | 15 % by content hash | 256 or – |
+| `fashion-mnist:16`, `:14` | the same, area-averaged to a side | the publisher's 10,000 | 256 |
+| `photos:N` | colour patches of side N from two photographs | a region of each | 256 |
 | `gaussian`, `mixture` | smooth random fields, 8×8, continuous | 500 | – |
+| `spiral:D` | vectors in R^D on a spiral in a plane | 2,000 | – |
+| `subspace:D` | Gaussian vectors in R^D on a subspace | 2,000 | – |
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.terminal.usage import unknown
+from bench.terminal.usage import UsageError, unknown
 
 __all__ = ["LOADERS", "DataSet", "load", "without_path"]
 
@@ -69,6 +73,30 @@ def _mixture(_root: Path | None) -> DataSet:
     return load_mixture()
 
 
+def _fashion_mnist_of_side(side: int, root: Path | None) -> DataSet:
+    from bench.data.resize import load_smaller
+
+    return load_smaller("fashion-mnist", side, root)
+
+
+def _photos(side: int, _root: Path | None) -> DataSet:
+    from bench.data.photos import load_photos
+
+    return load_photos(side)
+
+
+def _spiral(size: int, _root: Path | None) -> DataSet:
+    from bench.data.vectors import load_spiral
+
+    return load_spiral(size)
+
+
+def _subspace(size: int, _root: Path | None) -> DataSet:
+    from bench.data.vectors import load_subspace
+
+    return load_subspace(size)
+
+
 LOADERS: Mapping[str, Callable[[Path | None], DataSet]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
@@ -77,29 +105,63 @@ LOADERS: Mapping[str, Callable[[Path | None], DataSet]] = {
     "gaussian": _gaussian,
     "mixture": _mixture,
 }
+"""Data sets by name."""
+
+SIZED: Mapping[str, Callable[[int, Path | None], DataSet]] = {
+    "fashion-mnist": _fashion_mnist_of_side,
+    "photos": _photos,
+    "spiral": _spiral,
+    "subspace": _subspace,
+}
+"""Data sets by the name before a colon and a number: `photos:8`."""
 
 
-def load(name: str, root: Path | None = None) -> DataSet:
-    """The data set of that name, on [−1, 1] and split.
+def load(name: str, root: Path | None = None, *, download: bool = False) -> DataSet:
+    """The data set of that name, scaled and split: images on [−1, 1], or vectors.
 
     Args:
-        name: one of `LOADERS`, `folder:PATH` or `array:FILE`.
+        name: one of `LOADERS`, one of `SIZED` with its number, `folder:PATH` or `array:FILE`.
         root: directory with the files of `mnist`, `fashion-mnist` or `cifar10`; None: the usual places.
+        download: fetch those files where they are missing.
 
     Raises:
         UsageError: an unknown name, or files that are missing or damaged, with the remedy.
     """
-    if name.startswith("folder:"):
+    from bench.data.location import NotThereError
+
+    loader = _loader(name)
+    try:
+        return loader(root)
+    except NotThereError:
+        if not download:
+            raise
+    from bench.data.download import fetch
+
+    fetch(name.partition(":")[0], root)
+    return loader(root)
+
+
+def _loader(name: str) -> Callable[[Path | None], DataSet]:
+    """What loads the data set of that name from a root."""
+    kind, colon, argument = name.partition(":")
+    if kind == "folder" and colon:
         from bench.data.folder import load_folder
 
-        return load_folder(Path(name.removeprefix("folder:")).expanduser())
-    if name.startswith("array:"):
+        return lambda _root: load_folder(Path(argument).expanduser())
+    if kind == "array" and colon:
         from bench.data.array_file import load_array
 
-        return load_array(Path(name.removeprefix("array:")).expanduser())
-    if name not in LOADERS:
-        raise unknown("data set", name, [*LOADERS, "folder:PATH", "array:FILE.npy"])
-    return LOADERS[name](root)
+        return lambda _root: load_array(Path(argument).expanduser())
+    if name in LOADERS:
+        return LOADERS[name]
+    if kind not in SIZED:
+        others = [*(f"{kind}:N" for kind in SIZED), "folder:PATH", "array:FILE.npy"]
+        raise unknown("data set", name, [*LOADERS, *others])
+    if not argument.isascii() or not argument.isdigit():
+        raise UsageError(
+            f"data set {name!r}: {kind}: is followed by a whole number, {kind}:16 for instance"
+        )
+    return lambda root: SIZED[kind](int(argument), root)
 
 
 def without_path(name: str) -> str:

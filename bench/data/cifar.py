@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bench.data.array_pickle import RefusedError, images_of
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.data.location import first_that_has, refuse_few, remedy
+from bench.data.location import NotThereError, first_that_has, refuse_few, remedy
 from bench.terminal.usage import UsageError
 
 _SHAPE = (3, 32, 32)
@@ -91,7 +91,7 @@ def load_cifar10(root: Path | None, tune: int = _TUNE) -> DataSet:
     directory = first_that_has(root, _PLACES, lambda folder: "test_batch" in _batches(folder))
     if directory is None:
         files = "data_batch_1 … data_batch_5 and test_batch, or the same with .bin"
-        raise UsageError(remedy("cifar10", root, _PLACES, "CIFAR10", files))
+        raise NotThereError(remedy("cifar10", root, _PLACES, files))
     paths = _batches(directory)
     if missing := sorted(set(_PUBLISHED) - set(paths)):
         raise UsageError(f"cifar10: {', '.join(missing)} missing in {directory}: unpack it again")

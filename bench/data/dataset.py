@@ -31,15 +31,15 @@ class DataSet:
 
     Attributes:
         name: the name that the command line uses.
-        train: float32 `[N, C, H, W]`; the networks see only these.
-        tune: float32 `[M, C, H, W]`; learning rates are chosen on these.
-        heldout: float32 `[K, C, H, W]`; all reported figures come from these.
+        train: float32 `[N, C, H, W]`, or vectors `[N, D]`; the networks see only these.
+        tune: likewise, M of them; learning rates are chosen on these.
+        heldout: likewise, K of them; all reported figures come from these.
         levels: number of grey values, eq. (1), or None for continuous data.
         sha256: of all parts' exact contents in order, hexadecimal.
         source: who made the data, where they are described, under which licence.
         provenance: how the bytes were checked.
         removed: images removed because they equal a held-out one.
-        oracle: the exact distribution where the data are synthetic (`GaussianOracle` or `MixtureOracle`).
+        oracle: the exact distribution where the data are synthetic (an `Oracle` of `ddpm_ref`).
     """
 
     name: str
@@ -55,7 +55,7 @@ class DataSet:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one image, `(C, H, W)`."""
+        """Shape of one image, `(C, H, W)`, or of one vector, `(D,)`."""
         return tuple(self.train.shape[1:])
 
     @property

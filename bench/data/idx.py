@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.data.location import check_memory, first_that_has, refuse_few, remedy
+from bench.data.location import NotThereError, check_memory, first_that_has, refuse_few, remedy
 from bench.terminal.usage import UsageError
 
 TRAIN = "train-images-idx3-ubyte"
@@ -45,7 +45,6 @@ _PLACES = {
     "mnist": ("MNIST/raw", "mnist"),
     "fashion-mnist": ("FashionMNIST/raw", "fashion-mnist"),
 }
-_TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST"}
 _TUNE = 1000
 
 
@@ -119,11 +118,13 @@ def load_idx(name: str, root: Path | None, tune: int = _TUNE) -> DataSet:
     )
     if directory is None:
         files = f"{TRAIN}.gz and {TEST}.gz, or unpacked"
-        raise UsageError(remedy(name, root, _PLACES[name], _TORCHVISION[name], files))
+        raise NotThereError(remedy(name, root, _PLACES[name], files))
     paths = {stem: _locate(directory, stem) for stem in (TRAIN, TEST)}
     found = {stem: path for stem, path in paths.items() if path is not None}
     if TEST not in found:
-        raise UsageError(f"{name}: {TEST}.gz is missing beside the training images: fetch it too")
+        raise NotThereError(
+            f"{name}: {TEST}.gz is missing beside the training images: fetch it too, with --download for instance"
+        )
     images = {stem: read_idx(path) for stem, path in found.items()}
     for stem, array in images.items():
         if array.ndim != 3 or len(array) < 2 or 0 in array.shape:

@@ -1,6 +1,6 @@
 """Where data sets are looked for, and what to do when they are not there.
 
-Nothing is downloaded here: a benchmark that quietly fetches its data cannot say what it ran on.
+Nothing is downloaded unless asked for (`--download`): a benchmark that quietly fetches its data cannot say what it ran on.
 """
 
 import os
@@ -8,6 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.terminal.usage import UsageError
+
+
+class NotThereError(UsageError):
+    """Files of a data set that could be fetched."""
+
 
 # Below the given directory, ./data (torchvision's habit), and where Debian keeps packaged data sets.
 _ROOTS = (Path("data"), Path("/usr/share/datasets"), Path("/usr/share"))
@@ -27,14 +32,11 @@ def first_that_has(
     return next((folder for folder in candidates(root, places) if complete(folder)), None)
 
 
-def remedy(
-    name: str, root: Path | None, places: Sequence[str], torchvision_class: str, files: str
-) -> str:
+def remedy(name: str, root: Path | None, places: Sequence[str], files: str) -> str:
     """One line: which files were looked for, where, and how to get the data set."""
     looked = ", ".join(str(folder) for folder in candidates(root, places))
     return (
-        f"{name} ({files}) is not in any of: {looked}; fetch it once with "
-        f"python -c \"import torchvision; torchvision.datasets.{torchvision_class}('data', download=True)\" "
+        f"{name} ({files}) is not in any of: {looked}; fetch it with --download where there is a network, "
         "or name its directory with --data-dir"
     )
 

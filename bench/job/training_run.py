@@ -166,7 +166,7 @@ def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
     from bench.record.pictures import tiled
 
     shape, config = last.state.shape, plan.config
-    if shape[0] not in _RGB_OR_GREY:
+    if len(shape) != 3 or shape[0] not in _RGB_OR_GREY:
         return
     images = sample(
         last.ema,
