@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "verify, measure, train, compare and write the report: the main job",
     "verify": "run the laws on this implementation, a library or your own adapter",
     "weights": "print every loss weight in every space, with its formula",
+    "schedule": "is a schedule right: terminal SNR, L_T, precision, spacing, monotone weights",
     "train": "train one model; with torchrun on several processes",
     "elbo": "bits/dim of a checkpoint or of your model, term by term, with standard errors",
     "estimator": "measure coverage and cost of the budgeted bits/dim estimate",

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 _USUAL = (1, 10, 500, 999)
 
-HELP = "print every loss weighting in every space, with formula and value"
+HELP = """print every loss weighting in every space, with formula, value and source
+
+  ddpm-bench weights
+  ddpm-bench weights --weighting min_snr --t 1,500,1000
+  ddpm-bench weights --schedule cosine --weighting flow_velocity"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +108,8 @@ def _block(rows: list[WeightRow], steps: Sequence[int]) -> list[str]:
     lines += [f"  {row.space:<6s}  {row.formula:<{width}s}" + _cells(row) for row in rows]
     lines += [f"  t = 1, {space}: {text}" for space, text in _first_step(rows[0].weighting, steps)]
     reasons = {reason for row in rows for reason in row.reasons if reason}
-    return lines + [f"  undefined: {reason}" for reason in sorted(reasons)]
+    source = [f"  source: {rows[0].source}"] if rows[0].source else []
+    return [*lines, *source, *(f"  undefined: {reason}" for reason in sorted(reasons))]
 
 
 def _cells(row: WeightRow) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ddpm_ref.objective import Weighting
     from ddpm_ref.schedule import Schedule
 
 SPACES = ("x0", "eps", "v", "score", "mean")
@@ -29,6 +30,8 @@ SYMBOLS = {
     "beta": "beta[t]",
     "c": "alpha_bar[t-1] * beta[t]**2 / (1 - alpha_bar[t])**2, the square of the posterior mean's coefficient of x0",
     "posterior_variance": "beta[t] * (1 - alpha_bar[t-1]) / (1 - alpha_bar[t])",
+    "d": "(log_snr[t-1] - log_snr[t+1])/2, one-sided at 1 and T: the step in log SNR that turns a density into a factor under uniform t",
+    "normal": "normal(x, mean, deviation), the normal density",
 }
 
 FORMULAS: dict[str, dict[str, str]] = {
@@ -95,6 +98,15 @@ FIRST_STEP = {
 """Formulas that differ at t = 1, where the bound's term is the decoder's and its variance is β₁."""
 
 
+_QUOTIENT = {
+    "x0": "{}",
+    "eps": "{}/S",
+    "v": "{}/(S + 1)",
+    "score": "{}/(S*(S + 1))",
+    "mean": "{}/c",
+}
+
+
 @dataclass(frozen=True)
 class WeightRow:
     """One weighting in one space: its formula and its values at the steps that were asked for.
@@ -105,6 +117,7 @@ class WeightRow:
         formula: Python expression in the symbols of `SYMBOLS` (plus the weighting's own parameters).
         values: the factor at each step; None where it is undefined or infinite.
         reasons: beside each None why, else an empty text.
+        source: where it comes from.
     """
 
     weighting: str
@@ -112,6 +125,7 @@ class WeightRow:
     formula: str
     values: tuple[float | None, ...]
     reasons: tuple[str, ...]
+    source: str = ""
 
 
 def formula(weighting: str, space: str) -> str:
@@ -119,29 +133,43 @@ def formula(weighting: str, space: str) -> str:
     rows = FORMULAS.get(weighting)
     if rows is not None:
         return rows[space]
+    from bench.measure.laws.published_weightings import PUBLISHED
+
+    if weighting in PUBLISHED:
+        return _QUOTIENT[space].format(PUBLISHED[weighting].formula)
     general = {"x0": "w", "eps": "w/S", "v": "w/(S + 1)", "score": "w/(S*(S + 1))", "mean": "w/c"}
     return general[space]
 
 
 def weight_rows(schedule: "Schedule", steps: Sequence[int]) -> list[WeightRow]:
-    """Every registered weighting in every space at `steps`, through `ddpm_ref.weight`."""
+    """Every registered and every published weighting in every space at `steps`, through `ddpm_ref.weight`."""
+    from bench.measure.laws.published_weightings import PUBLISHED
     from ddpm_ref.objective import WEIGHTINGS
 
-    return [_row(name, space, schedule, steps) for name in WEIGHTINGS for space in SPACES]
+    return [
+        _row(weighting, space, schedule, steps)
+        for weighting in (*WEIGHTINGS.values(), *PUBLISHED.values())
+        for space in SPACES
+    ]
 
 
-def _row(name: str, space: str, schedule: "Schedule", steps: Sequence[int]) -> WeightRow:
-    cells = [_value(name, space, schedule, step) for step in steps]
+def _row(
+    weighting: "Weighting", space: str, schedule: "Schedule", steps: Sequence[int]
+) -> WeightRow:
+    cells = [_value(weighting, space, schedule, step) for step in steps]
     return WeightRow(
-        weighting=name,
+        weighting=weighting.name,
         space=space,
-        formula=formula(name, space),
+        formula=formula(weighting.name, space),
         values=tuple(value for value, _ in cells),
         reasons=tuple(reason for _, reason in cells),
+        source=weighting.source,
     )
 
 
-def _value(name: str, space: str, schedule: "Schedule", step: int) -> tuple[float | None, str]:
+def _value(
+    weighting: "Weighting", space: str, schedule: "Schedule", step: int
+) -> tuple[float | None, str]:
     """One cell; where zero terminal SNR leaves the factor undefined, None and the library's reason."""
     import math
 
@@ -150,7 +178,7 @@ def _value(name: str, space: str, schedule: "Schedule", step: int) -> tuple[floa
     from ddpm_ref.objective import weight
 
     try:
-        value = weight(name, torch.tensor([step]), schedule, parameterization=space).item()
+        value = weight(weighting, torch.tensor([step]), schedule, parameterization=space).item()
     except ValueError as error:
         return None, str(error)
     if math.isfinite(value):

@@ -1,0 +1,1 @@
+"""What `ddpm-bench schedule` found, as text and as a picture."""
