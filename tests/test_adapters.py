@@ -24,6 +24,8 @@ from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.runner import classify, examine
 
+pytestmark = pytest.mark.peers
+
 FORMULAS = ("I1-marginal", "I2-mean", "I3-target", "I3-conversion", "I5-loss", "I16-ancestral")
 """Laws that a correct library satisfies in float64 whatever its version."""
 

@@ -1,4 +1,4 @@
-"""`pytest --benchmark`, run literally, in a small project that has the repository's own conftest.py.
+"""`pytest --benchmark`, run literally, in a small project that has the repository's own plugin.
 
 Each case is a pytest process of its own, because the flag acts while pytest configures itself.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+SUITE = Path("bench/measure/throughput")
 PROJECT = """
 [tool.pytest.ini_options]
 testpaths = ["tests", "bench/measure/throughput"]
@@ -35,13 +36,20 @@ def test_timed(benchmark):
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    """A repository with this suite's plugin at this suite's place, and a benchmark of its own."""
     shutil.copy(ROOT / "conftest.py", tmp_path)
+    (tmp_path / SUITE).mkdir(parents=True)
+    for path in (
+        SUITE / "plugin.py",
+        *(folder / "__init__.py" for folder in (SUITE, *SUITE.parents[:2])),
+    ):
+        shutil.copy(ROOT / path, tmp_path / path)
     (tmp_path / "pyproject.toml").write_text(PROJECT)
     for name, text in {
         "tests/test_a.py": ORDINARY,
         "bench/measure/throughput/bench_a.py": TIMED,
     }.items():
-        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     return tmp_path
 
@@ -125,3 +133,43 @@ def test_without_the_plugin_bodies_run_once_and_the_flag_explains_itself(project
 
 def test_an_abbreviation_of_the_flag_is_not_the_flag(project: Path) -> None:
     assert run(project, "--bench").returncode == pytest.ExitCode.USAGE_ERROR
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """Somebody else's project, in an environment in which this package is installed."""
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/test_theirs.py").write_text(TIMED)
+    return tmp_path
+
+
+def run_beside(project: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "bench.measure.throughput.plugin", *QUIET]
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return subprocess.run(
+        [*command, *options],
+        cwd=project,
+        env={**alone, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_beside_a_foreign_project_nothing_changes(foreign: Path) -> None:
+    """Their benchmarks are measured without a flag, by pytest-benchmark's own round length, with their host's name."""
+    result = run_beside(foreign, "--benchmark-max-time=0.05", "--benchmark-json=out.json")
+    assert result.returncode == 0, result.stdout + result.stderr
+    document = json.loads((foreign / "out.json").read_text())
+    (case,) = document["benchmarks"]
+    assert len(case["stats"]["data"]) > 0.05 / 0.005 * 2  # more rounds than ours would make
+    assert {"node"} <= document["machine_info"].keys()
+    assert "torch_version" not in document["machine_info"]
+
+
+def test_the_flag_in_a_foreign_folder_collects_this_suite(foreign: Path) -> None:
+    result = run_beside(foreign, "--benchmark", "--collect-only", "-q")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "test_noise_and_q_sample[" in result.stdout
+    assert "test_theirs" not in result.stdout

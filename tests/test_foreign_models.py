@@ -89,6 +89,7 @@ def test_eval_mode_reaches_a_foreign_module() -> None:
     assert unet.training
 
 
+@pytest.mark.peers
 def test_a_real_diffusers_unet() -> None:
     diffusers = pytest.importorskip("diffusers", reason="diffusers is an optional peer")
     torch.manual_seed(0)

@@ -290,6 +290,7 @@ def test_a_file_without_a_network_is_refused(tmp_path, name, error, message):
         config.make_network((1, 4, 4))
 
 
+@pytest.mark.peers
 def test_a_diffusers_network_trains():
     pytest.importorskip("diffusers")
     options = {"block_out_channels": [8, 8], "layers_per_block": 1, "norm_num_groups": 4}

@@ -1,7 +1,8 @@
-"""Three sizes of the main job. Everything that `ddpm-bench run` decides by itself is a number here.
+"""Four sizes of the main job. Everything that `ddpm-bench run` decides by itself is a number here.
 
 | preset | data | for | takes |
 |---|---|---|---|
+| `tiny` | digits, 8×8 | is everything installed? the figures mean nothing | half a minute |
 | `quick` | digits, 8×8 | two CPU cores, a first look | within 10 minutes |
 | `standard` | Fashion-MNIST, 28×28 | a GPU, or a patient CPU | minutes on a GPU, hours on a CPU |
 | `full` | CIFAR-10, 32×32 | a GPU | hours |
@@ -60,6 +61,11 @@ class Preset:
 
 
 PRESETS = {
+    "tiny": Preset(
+        purpose="is everything installed? seconds of training, figures without meaning",
+        studies=("tiny",),
+        throughput=ThroughputPlan(seconds=0.02, select="128x3x32x32 and native and not short"),
+    ),
     "quick": Preset(
         purpose="digits, 10 minutes on two cores",
         studies=("digits",),

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from bench.terminal.progress import meter
 from bench.terminal.usage import UsageError, on_interrupt
@@ -161,9 +161,8 @@ def draw_loss(log: Path, picture: Path) -> None:
 
 def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
     """Samples of the averaged model as a sheet of pictures; nothing for data that are no pictures."""
-    from matplotlib.image import imsave
-
-    from bench.record.pictures import tiled
+    from torch.nn.functional import interpolate
+    from torchvision.utils import save_image
 
     shape, config = last.state.shape, plan.config
     if len(shape) != 3 or shape[0] not in _RGB_OR_GREY:
@@ -177,15 +176,15 @@ def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
         clip=clip,
         seed=config.seed,
     )
-    sheet = tiled(_grey_levels(images).numpy(), _COLUMNS_OF_SAMPLES)
-    magnified = max(1, _SHOWN_PIXELS // shape[1])
-    large = sheet.repeat(magnified, axis=0).repeat(magnified, axis=1)
-    imsave(plan.out / "samples.png", large, cmap="gray", vmin=0, vmax=255)
-
-
-def _grey_levels(images: Tensor) -> Tensor:
-    """[−1, 1] to 0 … 255, rounded."""
-    return ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    large = interpolate(images.float(), scale_factor=max(1, _SHOWN_PIXELS // shape[1]))
+    save_image(
+        large,
+        plan.out / "samples.png",
+        nrow=_COLUMNS_OF_SAMPLES,
+        padding=1,
+        normalize=True,
+        value_range=(-1, 1),
+    )
 
 
 @contextmanager

@@ -141,9 +141,10 @@ def missing_package(module: str) -> UsageError:
     """The error for an import that failed because a package is not installed, with its remedy."""
     top = module.partition(".")[0]
     package = _PACKAGE_OF.get(top, top)
+    remedy = "'diffusion-objective-bench[bench]'" if package in _IN_BENCH else package
     return UsageError(
         f"this needs the Python package {package!r}, which is not installed here; "
-        f"remedy: python -m pip install {package}"
+        f"remedy: python -m pip install {remedy}"
     )
 
 
@@ -174,6 +175,21 @@ def _unknown_text(kind: str, name: str, known: Iterable[str]) -> str:
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return f"unknown {kind} {name!r}; {hint}"
 
+
+# The packages of the extra `bench` that are imported: tests/test_declared.py compares with pyproject.toml.
+_IN_BENCH = frozenset(
+    {
+        "jinja2",
+        "matplotlib",
+        "pillow",
+        "pytest",
+        "pytest-benchmark",
+        "scikit-learn",
+        "torchmetrics",
+        "torchvision",
+        "tqdm",
+    }
+)
 
 # Where the name that is imported and the name that is installed differ.
 _PACKAGE_OF = {

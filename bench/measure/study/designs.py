@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from bench.measure.study.design import WITH_V, WITHOUT_TIME, Design
+from bench.measure.study.design import FACTORIAL, WITH_V, WITHOUT_TIME, Design
 from bench.terminal.usage import unknown
 
 _WIDE_RANGE = {"first": 9.0, "last": -9.0}
@@ -27,6 +27,30 @@ class Study:
 
 
 _ROWS = (
+    Study(
+        "tiny",
+        "digits",
+        Design(
+            arms=FACTORIAL,
+            seeds=(1, 2),
+            rates=(1e-2,),
+            T=20,
+            network_options={"base": 8, "multipliers": (1,), "attention": ()},
+            steps=20,
+            tuning_steps=2,
+            batch_size=16,
+            warmup_steps=2,
+            points=2,
+            probe_images=16,
+            final_images=64,
+            bins=4,
+            bound_images=64,
+            bound_evaluations=512,
+            samples=128,
+            sampler_steps=5,
+            grid=10,
+        ),
+    ),
     Study("digits", "digits", Design()),
     Study(
         "fashion-28",
