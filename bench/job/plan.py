@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench.data import without_path
 from bench.job.presets import Preset
 from bench.measure.study.designs import Study
 from bench.record import Record, new_record, save
@@ -149,6 +148,8 @@ def _reason(error: Exception) -> str:
 
 def summary_record(progress: Progress) -> Record:
     """The record of kind `run`: how each part ended."""
+    from bench.data import without_path
+
     plan = progress.plan
     return new_record(
         KIND,
