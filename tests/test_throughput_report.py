@@ -1,6 +1,7 @@
 """The report's section on speed: what it says follows from the intervals, and nothing is invented."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from bench.record import Record, new_record
 from bench.report.page.blocks import Figure, Fold, Note, Section, Table
 from bench.report.page.figures import svg
-from bench.report.throughput import section
+from bench.report.throughput import apart, section
 
 UNMEASURED = {"contender": "cuda", "reason": "no CUDA device"}
 
@@ -96,9 +97,9 @@ def test_without_a_record_of_speed_there_is_no_section() -> None:
 @pytest.mark.parametrize(
     ("interval", "words"),
     [
-        (ratio(6.1, 6.5, 6.9), "6.5 × as fast as the fastest other way"),
-        (ratio(0.9, 1.2, 1.4), "within noise of the fastest other way"),
-        (ratio(0.3, 0.4, 0.5), "slower than the fastest other way"),
+        (ratio(6.1, 6.5, 6.9), "6.5 × as fast as the fastest way of other people"),
+        (ratio(0.9, 1.2, 1.4), "within noise of the fastest way of other people"),
+        (ratio(0.3, 0.4, 0.5), "slower than the fastest way of other people"),
     ],
 )
 def test_the_headline_says_faster_only_beyond_the_interval(
@@ -192,3 +193,35 @@ def test_figures_draw() -> None:
     for figure in figures:
         assert svg(figure).startswith("<svg")
         assert figure.alt
+
+
+def test_our_own_slower_way_is_marked_and_is_not_what_the_headline_beats() -> None:
+    rows = {"native": 1.5, "compiled": 3.0, "torch eager": 9.75, "copy": 0.56}
+    told = case(
+        rows=[{"contender": k, "ns_per_element": v} for k, v in rows.items()],
+        speed_up_each={"torch eager": ratio(6.1, 6.5, 6.9)},
+    )
+    section = made(contest(told))
+    assert "our own `compiled` takes 2.0 × as long" in section.headlines[0]
+    table = next(block for block in section.blocks if isinstance(block, Table))
+    names = [row[0] for row in table.rows]
+    assert names[:3] == ["`native` (ours)", "`compiled` (ours)", "torch eager"]
+
+
+def test_machines_and_torch_releases_are_told_apart() -> None:
+    def at(cpu: str, torch: str) -> Record:
+        environment = {"machine": {"cpu": cpu, "cores": 2}, "packages": {"torch": torch}}
+        return replace(contest(case()), environment=environment)
+
+    labels = {apart(at(cpu, torch)) for cpu in ("A", "B") for torch in ("2.9.0+cpu", "2.14.1")}
+    assert labels == {
+        f"{cpu}, 2 cores, {torch}"
+        for cpu in ("A", "B")
+        for torch in ("torch 2.9.0", "torch 2.14.1")
+    }
+    assert apart(new_record("study", protocol={})) == ""
+
+
+def test_a_record_that_another_one_replaces_is_named() -> None:
+    thorough, brief = contest(case(), rounds=21), contest(case(), rounds=3)
+    assert [name for name, _ in made(thorough, brief).left_out] == [brief.name]

@@ -65,7 +65,16 @@ def section(records: Sequence[Record]) -> Section | None:
             _estimator_headline([r for r in estimators if _data_set(r) == name]) for name in of
         ]
         data["estimator"] = [{"protocol": e.protocol, **e.results} for e in estimators]
-    return Section("The bound", blocks, data=data, headlines=headlines, failed=wrong)
+    shown = [record for record in (bound, *estimators) if record is not None]
+    older = [r for r in records if r.kind in ("bound", "estimator") and r not in shown]
+    return Section(
+        "The bound",
+        blocks,
+        data=data,
+        headlines=headlines,
+        failed=wrong,
+        left_out=[(record.name, "followed by a later record of the same") for record in older],
+    )
 
 
 def _latest(records: Sequence[Record], kind: str) -> Record | None:

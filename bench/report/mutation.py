@@ -36,6 +36,7 @@ def section(records: Sequence[Record]) -> Section | None:
         data=dict(results),
         headlines=_headlines(results),
         failed=bool(violations(mine[-1])),
+        left_out=[(old.name, "a later campaign followed") for old in mine[:-1]],
     )
 
 

@@ -37,4 +37,7 @@ def section(records: Sequence[Record]) -> Section | None:
         data=dict(results),
         headlines=[f"{count:,} numbers of the noise stream {verdict} {len(findings)} tests."],
         failed=bool(violations(largest)),
+        left_out=[
+            (r.name, "a test of as many or more numbers is shown") for r in mine if r is not largest
+        ],
     )

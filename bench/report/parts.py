@@ -23,6 +23,7 @@ def section(records: Sequence[Record]) -> Section | None:
         data={"parts": parts},
         headlines=[f"**{part['part']}** {part['status']}: {part['reason']}" for part in trouble],
         failed=bool(violations(runs[-1])),
+        left_out=[(run.name, "a later run followed") for run in runs[:-1]],
     )
 
 

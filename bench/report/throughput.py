@@ -1,12 +1,15 @@
 """The section "Throughput": the contest, every case of the suite, the scaling curve, the GPU.
 
-Of several records of one kind the latest counts for each device and thread count; older ones are for `compare`.
+Times of two machines, or under two torch releases, are never in one section. Of several records of one kind the latest
+counts for each device and thread count; older ones are for `compare`, and the report names them. Rows of our own are
+marked, because a speed-up over one's own slower way is not a speed-up.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record import Record
+from bench.record.environment import machine_label, torch_label
 from bench.record.kinds import violations
 from bench.report.page.blocks import (
     Block,
@@ -18,6 +21,7 @@ from bench.report.page.blocks import (
     Section,
     Table,
 )
+from bench.report.page.digits import interval, number
 from bench.report.page.figures import PALETTE
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
 
 Row = Mapping[str, Any]
+KINDS = (SUITE, CONTEST, GPU)
+COPIES = ("copy", "clone")
+"""Rows of a contest that noise nothing: what the memory alone allows."""
 
 _STYLES = ("-", ":", "--", "-.")
 
@@ -53,6 +60,8 @@ def section(records: Sequence[Record]) -> Section | None:
     visits = _latest(records, GPU, lambda r: r.results["device"])
     if not suites and not contests and not visits:
         return None
+    shown = {record.sha256 for record in (*suites, *contests, *visits)}
+    older = [r for r in records if r.kind in KINDS and r.sha256 not in shown]
     cases = [case for record in contests for case in record.results["contests"]]
     rows = [row for record in suites for row in record.results["rows"]]
     missing = [dict(m) for record in suites for m in record.results["not_measured"]]
@@ -72,7 +81,17 @@ def section(records: Sequence[Record]) -> Section | None:
         data={"contests": cases, "suite": rows, "gpu": gpu, "not_measured": missing},
         headlines=[_headline(case) for case in _widest([*cases, *gpu])],
         failed=wrong,
+        left_out=[
+            (r.name, "followed by a later or more thorough record of the same") for r in older
+        ],
     )
+
+
+def apart(record: Record) -> str:
+    """Machine and torch: between two of them no time may be compared."""
+    if record.kind not in KINDS:
+        return ""
+    return f"{machine_label(record.environment)}, {torch_label(record.environment)}"
 
 
 def _latest(
@@ -106,17 +125,41 @@ def _widest(cases: Sequence[Row]) -> list[Row]:
 def _headline(case: Row) -> str:
     ratio = case["speed_up"]
     where = _threads(case["threads"]) if case["device"] == "cpu" else "the GPU"
-    interval = f"95 % interval {ratio['low']:.1f} to {ratio['high']:.1f}"
+    ends = f"95 % interval {ratio['low']:.1f} to {ratio['high']:.1f}"
     if ratio["low"] > 1:
-        says = f"{ratio['estimate']:.1f} × as fast as the fastest other way"
+        says = f"{ratio['estimate']:.1f} × as fast as the fastest way of other people"
     elif ratio["high"] < 1:
-        says = f"slower than the fastest other way ({ratio['estimate']:.2f} × its speed)"
+        says = f"slower than the fastest way of other people ({ratio['estimate']:.2f} × its speed)"
     else:
-        says = "within noise of the fastest other way"
+        says = "within noise of the fastest way of other people"
     return (
-        f"Noising a batch of {_shape(case)} on {where}, `{case['candidate']}` is {says}, "
-        f"{case['fastest_opponent']} ({interval})."
+        f"Noising a batch of {_shape(case)} on {where}, our `{case['candidate']}` is {says}, "
+        f"{case['fastest_opponent']} ({ends}){_own_ways(case)}."
     )
+
+
+def _ours(case: Row) -> list[str]:
+    """Our own ways in a contest: neither an opponent nor a mere copy; ours alone in a record that names no opponents."""
+    if "speed_up_each" not in case:
+        return [case["candidate"]]
+    names = [row["contender"] for row in case["rows"]]
+    return [name for name in names if name not in {*case["speed_up_each"], *COPIES}]
+
+
+def _own_ways(case: Row) -> str:
+    """`; our own `compiled` takes 2.1 × as long`: what the headline's factor does not hold for."""
+    times = {row["contender"]: float(row["ns_per_element"]) for row in case["rows"]}
+    told = [
+        f"our own `{name}` takes {times[name] / times[case['candidate']]:.1f} × as long"
+        for name in _ours(case)
+        if name != case["candidate"]
+    ]
+    return f"; {', '.join(told)}" if told else ""
+
+
+def _owned(case: Row, name: str) -> str:
+    """A contender's name, ours marked."""
+    return f"`{name}` (ours)" if name in _ours(case) else name
 
 
 def _contest_blocks(cases: Sequence[Row]) -> list[Block]:
@@ -130,18 +173,18 @@ def _contest_table(cases: Sequence[Row], caption: str) -> Table:
     names = list(dict.fromkeys(row["contender"] for case in cases for row in case["rows"]))
     body: list[list[str | Cell]] = [
         [
-            f"`{name}`" if name == cases[0]["candidate"] else name,
+            _owned(cases[0], name),
             *(_ns(case, name) for case in cases),
         ]
         for name in names
     ]
     for label, key in (
-        ("speed-up over the fastest other way", "speed_up"),
+        ("speed-up of ours over the fastest of others", "speed_up"),
         ("time as a multiple of cloning x₀", "clone_multiple"),
         ("time as a multiple of copying x₀ in place", "copy_multiple"),
     ):
         body.append([Cell(label, "strong"), *(_interval(case.get(key)) for case in cases)])
-    body.append(["fastest other way", *(str(case.get("fastest_opponent", "")) for case in cases)])
+    body.append(["fastest of others", *(str(case.get("fastest_opponent", "")) for case in cases)])
     fractions = [
         f"{case['copy_fraction']:.0%}" if "copy_fraction" in case else "–" for case in cases
     ]
@@ -155,7 +198,7 @@ def _contest_table(cases: Sequence[Row], caption: str) -> Table:
 def _ns(case: Row, name: str) -> str | Cell:
     for row in case["rows"]:
         if row["contender"] == name:
-            text = _digits(row["ns_per_element"])
+            text = number(row["ns_per_element"])
             return Cell(text, "strong") if name == case["candidate"] else text
     reasons = [m["reason"] for m in case["not_measured"] if m["contender"] == name]
     return Cell("–", "muted", "; ".join(reasons))
@@ -168,15 +211,15 @@ def _contest_figure(cases: Sequence[Row]) -> Figure:
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.add_subplot()
-        ours = [row["contender"] == largest["candidate"] for row in rows]
+        ours = [row["contender"] in _ours(largest) for row in rows]
         axes.barh(
-            [row["contender"] for row in rows],
+            [f"{row['contender']}{' (ours)' * own}" for row, own in zip(rows, ours, strict=True)],
             [row["ns_per_element"] for row in rows],
             color=[PALETTE[0] if own else PALETTE[6] for own in ours],
             height=0.6,
         )
         for place, row in enumerate(rows):
-            text = f" {_digits(row['ns_per_element'])}"
+            text = f" {number(row['ns_per_element'])}"
             axes.text(row["ns_per_element"], place, text, va="center", fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0.12)
@@ -184,7 +227,7 @@ def _contest_figure(cases: Sequence[Row]) -> Figure:
         axes.set_xlabel("ns per element")
         axes.set_title(title)
 
-    said = ", ".join(f"{row['contender']} {_digits(row['ns_per_element'])}" for row in rows)
+    said = ", ".join(f"{row['contender']} {number(row['ns_per_element'])}" for row in rows)
     return Figure(
         "throughput-contest",
         draw,
@@ -225,10 +268,10 @@ def _element_table(what: str, rows: Sequence[Row]) -> Table:
     ]  # fmt: skip
     body: list[list[str | Cell]] = [
         [
-            str(row["contender"]),
+            f"{row['contender']}{' (ours)' * (row.get('origin') == 'own')}",
             _batch(row),
             str(row["threads"]),
-            Cell(_digits(row["ns_per_item"]), "strong", f"quartiles {_quartiles(row)}"),
+            Cell(number(row["ns_per_item"]), "strong", f"quartiles {_quartiles(row)}"),
             f"{row['copy_fraction']:.0%}" if row["copy_fraction"] is not None else "–",
             _number(row["bytes_per_element"]),
             _number(row["compile_seconds"]),
@@ -251,8 +294,8 @@ def _item_table(rows: Sequence[Row]) -> Table:
             str(row["contender"]),
             _batch(row),
             str(row["threads"]),
-            Cell(f"{_digits(row['ns_per_item'] / 1e3)} µs/{row['item']}", "plain", row["verified"]),
-            _digits(row["items_per_second"]),
+            Cell(f"{number(row['ns_per_item'] / 1e3)} µs/{row['item']}", "plain", row["verified"]),
+            number(row["items_per_second"]),
             _mebibytes(row["peak_memory_bytes"]),
         ]
         for row in rows
@@ -293,8 +336,8 @@ def _scaling_figure(rows: Sequence[Row]) -> Figure:
         canvas.legend(loc="outside lower center", ncols=2, fontsize=8)
 
     ends = "; ".join(
-        f"{way}, {_threads(count)}: {_digits(points[0][1])} at {points[0][0]:.0e}, "
-        f"{_digits(points[-1][1])} at {points[-1][0]:.0e}"
+        f"{way}, {_threads(count)}: {number(points[0][1])} at {points[0][0]:.0e}, "
+        f"{number(points[-1][1])} at {points[-1][0]:.0e}"
         for (way, count), points in curves.items()
         if points
     )
@@ -362,19 +405,13 @@ def _threads(count: int) -> str:
 def _interval(ratio: Row | None) -> str | Cell:
     if ratio is None:
         return Cell("–", "muted")
-    return Cell(f"{ratio['estimate']:.1f} × ({ratio['low']:.1f} … {ratio['high']:.1f})", "strong")
+    estimate, ends = interval(ratio["estimate"], ratio["low"], ratio["high"])
+    return Cell(f"{estimate} × [{ends}]", "strong")
 
 
 def _quartiles(row: Row) -> str:
     scale = 1e9 / row["items"]
-    return f"{_digits(row['low_quartile'] * scale)} … {_digits(row['high_quartile'] * scale)}"
-
-
-def _digits(value: float) -> str:
-    """Three significant digits without an exponent: 0.312, 5.30, 1,230."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+    return f"{number(row['low_quartile'] * scale)} … {number(row['high_quartile'] * scale)}"
 
 
 def _number(value: float | None) -> str:
