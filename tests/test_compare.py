@@ -1,23 +1,31 @@
 """What is called better or worse must be beyond noise; what is not comparable must be refused."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.__main__ import main
-from bench.record import Record, new_record, save, series
+from bench.record import Record, load, new_record, save, series
 from bench.record.comparability import NotComparableError, is_time
 from bench.record.comparison import compare, drift_within
+from bench.record.releases import by_torch
+from bench.terminal.usage import UsageError
+
+RECORDS = Path(__file__).parents[1] / "reports" / "records"
+QUIET = ("within noise", "not tested")
 
 
 def _times(factor: float, seed: int, n: int = 29) -> list[float]:
     return (factor * np.random.default_rng(seed).lognormal(mean=2, sigma=0.05, size=n)).tolist()
 
 
-def _record(samples, **changes) -> Record:
+def _record(samples, results=None, **changes) -> Record:
     content = {"protocol": {"shape": "5x3"}, "samples": samples}
-    return new_record("throughput", **{**content, **changes})
+    results = {"not_measured": [], **(results or {})}
+    return new_record("throughput", **{**content, "results": results, **changes})
 
 
 def _timing(factor: float, seed: int, drift: float = 1.0, **changes) -> Record:
@@ -55,7 +63,7 @@ def test_faster_is_better():
 def test_a_slower_machine_is_no_slower_program():
     comparison = compare(_timing(1.0, 0), _timing(1.3, 10, drift=1.35))
     assert _verdicts(comparison) == {"eager": "within noise", "rate": "within noise"}
-    assert "machine itself varied" in comparison.changes[0].remark
+    assert "runs on this machine differ" in comparison.changes[0].remark
 
 
 def test_a_run_that_drifts_supports_no_small_change():
@@ -164,8 +172,8 @@ def test_laws_do_not_scatter():
     comparison = compare(
         _laws("pass", "fail", "pass", "pass"), _laws("fail", "pass", "pass", "error")
     )
-    assert [verdict for _, verdict in comparison.laws] == ["worse", "better", "worse"]
-    assert comparison.laws[0][0] == "I0 · float64: pass → fail"
+    assert [fact.verdict for fact in comparison.facts] == ["worse", "better", "worse"]
+    assert str(comparison.facts[0]) == "I0 · float64: pass → fail"
     assert not compare(_laws("fail"), _laws("pass")).worse
 
 
@@ -177,8 +185,7 @@ def test_a_law_more_leaves_the_others_comparable():
 
 def _other_machine(record: Record) -> Record:
     machine = {**record.environment["machine"], "cpu": "another"}
-    fields = {**vars(record), "environment": {**record.environment, "machine": machine}}
-    return Record(**fields)
+    return replace(record, environment={**record.environment, "machine": machine})
 
 
 @pytest.mark.parametrize(
@@ -209,7 +216,7 @@ def test_the_command_itself_is_not_part_of_the_protocol():
 def test_conditions_name_what_differs():
     old = _timing(1, 0)
     environment = {**old.environment, "packages": {**old.environment["packages"], "torch": "9.9"}}
-    new = Record(**{**vars(old), "environment": environment})
+    new = replace(old, environment=environment)
     assert any(line.startswith("torch (") for line in compare(old, new).conditions)
 
 
@@ -241,3 +248,398 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "not comparable" in error
     assert error.count("\n") == 1
+
+
+# ---- what two records have in common -----------------------------------------------------
+
+
+def test_more_rounds_or_another_selection_do_not_forbid_the_rest():
+    def suite(**protocol):
+        return _timing(1, 0, protocol={"device": "cpu", **protocol})
+
+    comparison = compare(suite(rounds=21, select="a"), suite(rounds=61, select="b"))
+    assert len(comparison.changes) == 2
+    assert "rounds (21 → 61)" in comparison.conditions
+    with pytest.raises(NotComparableError, match="device"):
+        compare(suite(), replace(suite(), protocol={"device": "cuda"}))
+
+
+def test_bits_are_counted():
+    old = _record({n: series([1.0, 2.0], unit="1", better="lower") for n in "ab"})
+    new = _record(
+        {n: series([1.0, v], unit="1", better="lower") for n, v in (("a", 2.0), ("b", 2.1))}
+    )
+    assert compare(old, new).bits_equal == (1, 2)
+
+
+# ---- laws ----------------------------------------------------------------------------------
+
+
+def _verified(*rows, statement="q = 1", version="1.0", against=("lib",)):
+    laws = [{"implementation": "lib", "dtype": "float64", "error": None, **row} for row in rows]
+    results = {
+        "laws": laws,
+        "failed": [],
+        "statements": [{"law": "I1", "statement": statement}],
+        "implementations": [{"name": name, "version": version} for name in against],
+    }
+    return new_record(
+        "verify", protocol={"laws": ["I1"], "against": list(against)}, results=results
+    )
+
+
+def _row(classification="pass", error=None, tolerance=1.0, law="I1"):
+    status = "pass" if classification == "pass" else "fail"
+    named = None if classification == "pass" else classification
+    return {
+        "law": law,
+        "status": status,
+        "classification": named,
+        "error": error,
+        "tolerance": tolerance,
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "verdict"),
+    [
+        ("precision", "bug", "worse"),
+        ("convention", "bug", "worse"),
+        ("bug", "precision", "better"),
+        ("bug", "pass", "better"),
+        ("pass", "precision", "worse"),
+    ],
+)
+def test_the_class_of_a_law_counts(old, new, verdict):
+    comparison = compare(_verified(_row(old)), _verified(_row(new)))
+    assert [fact.verdict for fact in comparison.facts] == [verdict]
+    assert comparison.worse is (verdict == "worse")
+
+
+def test_an_error_that_grew_counts_where_the_law_fails():
+    grew = compare(_verified(_row("precision", 1e-3)), _verified(_row("precision", 5e-3)))
+    assert [fact.verdict for fact in grew.facts] == ["worse"]
+    assert not compare(
+        _verified(_row("precision", 1e-3)), _verified(_row("precision", 1.5e-3))
+    ).facts
+    near = compare(_verified(_row("pass", 0.01)), _verified(_row("pass", 0.5)))
+    assert [(f.verdict, f.remark) for f in near.facts] == [("changed", "still holds")]
+    assert not compare(_verified(_row("pass", 1e-16)), _verified(_row("pass", 1e-12))).facts
+
+
+def test_a_check_that_vanished_is_worse():
+    kept = _row(law="I2")
+    gone = compare(_verified(_row("pass"), kept), _verified(kept))
+    assert [(f.verdict, f.remark) for f in gone.facts] == [("worse", "a check that vanished")]
+    unoffered = {**_row("pass"), "status": "not-offered"}
+    assert compare(_verified(_row("pass")), _verified(unoffered)).worse
+
+
+def test_a_library_that_was_not_asked_for_did_not_vanish():
+    other = replace(
+        _verified(against=("other",)),
+        results={
+            **_verified().results,
+            "implementations": [{"name": "other", "version": "1"}],
+            "laws": [{**_row("pass"), "implementation": "other", "dtype": "float64"}],
+        },
+    )
+    both = _verified(_row("pass"))
+    both = replace(
+        both, results={**both.results, "laws": [*both.results["laws"], *other.results["laws"]]}
+    )
+    comparison = compare(both, other)
+    assert not comparison.worse
+    assert comparison.missing == ("lib · I1 · float64: only in the old record",)
+
+
+def test_a_law_that_changed_is_not_a_library_that_changed():
+    comparison = compare(_verified(_row("pass")), _verified(_row("bug"), statement="q = 2"))
+    assert [fact.verdict for fact in comparison.facts] == ["changed"]
+    assert "the law itself reads differently" in comparison.facts[0].remark
+    assert not comparison.worse
+
+
+def test_a_planted_change_of_class_in_a_real_record_is_found():
+    old = load(next(iter(sorted(RECORDS.glob("*-verify-*.json")))))
+    rows = [dict(row) for row in old.results["laws"]]
+    victim = next(
+        row for row in rows if row["implementation"] != "ddpm_ref" and row["status"] == "pass"
+    )
+    victim |= {"status": "fail", "classification": "bug"}
+    comparison = compare(old, replace(old, results={**old.results, "laws": rows}))
+    assert [(f.old, f.new, f.verdict) for f in comparison.facts] == [("pass", "bug", "worse")]
+    assert not compare(old, old).facts
+
+
+# ---- every kind ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(RECORDS.glob("*.json")), ids=lambda path: path.stem[11:])
+def test_every_committed_record_compares_with_itself_without_an_alarm(path, fewer_resamples):
+    record = load(path)
+    comparison = compare(record, record)
+    assert not [verdict for verdict in comparison.verdicts if verdict not in QUIET]
+    assert comparison.missing == ()
+
+
+def test_what_newly_went_wrong_is_worse_whatever_the_kind():
+    def ran(status):
+        part = {"part": "study", "status": status, "seconds": 1.0, "reason": ""}
+        return new_record("run", protocol={}, results={"parts": [part]})
+
+    assert compare(ran("done"), ran("failed")).worse
+    assert not compare(ran("failed"), ran("done")).worse
+
+
+def test_results_of_another_shape_are_refused_in_words():
+    odd = new_record("run", protocol={}, results={"parts": 3})
+    with pytest.raises(UsageError, match="does not have the results of its kind"):
+        compare(odd, odd)
+
+
+# ---- times: null pairs and a planted slowdown ---------------------------------------------
+
+
+def _contest() -> Record:
+    """The committed contest with most rounds."""
+    found = [load(path) for path in RECORDS.glob("*-throughput-contest-*.json")]
+    return max(found, key=lambda record: record.protocol["rounds"])
+
+
+def _again(
+    record: Record, rng: np.random.Generator, slower: dict[str, float] | None = None
+) -> Record:
+    """The record as another process would have measured it.
+
+    Rounds in blocks of eight, drawn again in one order for all series, because they take turns; each process has its own
+    level (2 %), and the machine another one for all (3 %), which drifts by 4 % within the run.
+    """
+    common = rng.normal(0, 0.03)
+    samples = {}
+    count = len(next(iter(record.samples.values()))["values"])
+    starts = rng.integers(0, count - 7, size=-(-count // 8))
+    order = np.concatenate([np.arange(start, start + 8) for start in starts])[:count]
+    drift = np.linspace(0, rng.normal(0, 0.04), count)
+    for name, one in record.samples.items():
+        own = rng.normal(0, 0.02)
+        factor = np.exp(common + own + drift) * (slower or {}).get(name, 1.0)
+        samples[name] = {**one, "values": (np.array(one["values"])[order] * factor).tolist()}
+    return replace(record, samples=samples)
+
+
+CASE = "256x3x64x64, threads 2"
+
+
+def _short(record: Record) -> Record:
+    """One case of the contest; all of them take a minute."""
+    chosen = {name: s for name, s in record.samples.items() if name.startswith(CASE)}
+    return replace(record, samples=chosen)
+
+
+@pytest.fixture
+def fewer_resamples(monkeypatch):
+    monkeypatch.setattr("bench.record.statistics._RESAMPLES", 999)
+
+
+def _loud(comparison) -> dict[str, str]:
+    return {c.name: c.verdict for c in comparison.changes if c.verdict not in QUIET}
+
+
+def test_null_pairs_raise_hardly_an_alarm(fewer_resamples):
+    """50 pairs of one program: at most 4 alarms over all of their series."""
+    record, rng = _short(_contest()), np.random.default_rng(20261128)
+    pairs = [compare(_again(record, rng), _again(record, rng)) for _ in range(50)]
+    assert sum(len(_loud(comparison)) for comparison in pairs) <= 4
+
+
+def test_null_pairs_of_several_processes_raise_hardly_an_alarm():
+    record, rng = _short(_contest()), np.random.default_rng(20261129)
+
+    def side():
+        return [_again(record, rng) for _ in range(5)]
+
+    assert sum(len(_loud(compare(side(), side()))) for _ in range(50)) <= 4
+
+
+def test_a_kernel_that_became_a_fifth_slower_is_found():
+    """Five processes a side, in rotation; planted in one series, and no other is blamed."""
+    record, rng = _short(_contest()), np.random.default_rng(7)
+    victim = f"{CASE}, native"
+    found = 0
+    for _ in range(10):
+        old = [_again(record, rng) for _ in range(5)]
+        comparison = compare(old, [_again(record, rng, {victim: 1.2}) for _ in range(5)])
+        loud = _loud(comparison)
+        assert set(loud) <= {victim}
+        found += loud == {victim: "worse"}
+        change = next(c for c in comparison.changes if c.name == victim)
+        assert change.smallest is not None
+        assert change.smallest > 1
+    assert found >= 8
+
+
+def test_single_records_see_a_half(fewer_resamples):
+    """One process a side: what two processes differ by themselves must be exceeded."""
+    record, rng = _short(_contest()), np.random.default_rng(9)
+    victim = f"{CASE}, native"
+    for _ in range(5):
+        comparison = compare(_again(record, rng), _again(record, rng, {victim: 1.5}))
+        assert _loud(comparison)[victim] == "worse"
+        assert "worse" not in (v for n, v in _loud(comparison).items() if n != victim)
+
+
+def test_a_fifth_is_visible_in_a_steady_case_of_the_suite():
+    (path,) = [p for p in RECORDS.glob("*-throughput-*.json") if "contest" not in p.name]
+    record = load(path)
+    victim = "test_q_sample_given_noise[128x3x32x32-q_sample], threads 2"
+    one = record.samples[victim]
+    slower = {**one, "values": [1.2 * value for value in one["values"]]}
+    comparison = compare(record, replace(record, samples={**record.samples, victim: slower}))
+    assert _loud(comparison) == {victim: "worse"}
+
+
+def test_what_all_ways_share_is_the_machine_and_is_said():
+    base = {f"c, {k}": np.full(20, float(k + 1)) for k in range(4)}
+    drift = np.linspace(1.0, 1.5, 20)
+
+    def run(factor, drifts):
+        samples = {
+            name: series((v * factor * (drift if drifts else 1)).tolist(), unit="s", better="lower")
+            for name, v in base.items()
+        }
+        return new_record(
+            "throughput-contest",
+            protocol={"turn_seconds": 1},
+            samples=samples,
+            results={"contests": []},
+        )
+
+    comparison = compare(run(1, True), run(2, False))
+    assert all(c.effect.estimate == pytest.approx(1) for c in comparison.changes)
+    assert not comparison.worse
+    assert any("together, copies included: ×1.6" in text for text in comparison.conditions)
+
+
+def test_interval_and_p_are_adjusted_alike():
+    """At every place of Holm's sequence p < 5 % exactly where the interval of its level excludes no change."""
+    rng = np.random.default_rng(3)
+    seeds = list(range(9))
+
+    def study(shift):
+        samples = {
+            f"s{k}": series(
+                (rng.normal(size=9) + shift * k).tolist(), unit="1", better="lower", pairs=seeds
+            )
+            for k in range(12)
+        }
+        return _record(samples)
+
+    comparison = compare(study(0.0), study(0.25))
+    ranked = sorted(comparison.changes, key=lambda c: (c.p, -c.effect.level))
+    levels = [change.effect.level for change in ranked]
+    assert levels == pytest.approx([1 - 0.05 / (12 - k) for k in range(12)])
+    agreed = [(c.p < 0.05) == c.effect.excludes(0.0) for c in ranked]
+    first = next((i for i, c in enumerate(ranked) if c.p >= 0.05), 12)
+    assert all(agreed[: first + 1])
+    assert 0 < first < 12
+
+
+# ---- the command: folders, pages, foreign files --------------------------------------------
+
+
+def test_folders_are_paired_by_what_they_measure(tmp_path, capsys):
+    old, new = tmp_path / "old", tmp_path / "new"
+    for folder, factor, seed in ((old, 1.0, 0), (new, 1.5, 10)):
+        save(_timing(factor, seed), folder)
+        save(_laws("pass"), folder)
+    save(new_record("bound", protocol={}), old)
+    (new / "broken.json").write_text("{")
+    pages = {name: tmp_path / f"page.{name}" for name in ("json", "html", "markdown")}
+    options = [word for name, path in pages.items() for word in (f"--{name}", str(path))]
+    assert main(["compare", str(old), str(new), *options]) == 1
+    told = capsys.readouterr().out
+    assert "only the old side has it" in told
+    assert "broken.json" in told
+    content = json.loads(pages["json"].read_text())
+    assert {one["kind"] for one in content["comparisons"]} == {"throughput", "verify"}
+    for name in ("html", "markdown"):
+        text = pages[name].read_text()
+        assert "What changed?" in text
+        assert "eager" in text
+        assert "broken.json" in text
+
+
+def test_sides_without_anything_in_common_are_refused(tmp_path, capsys):
+    for name, kind in (("a", "bound"), ("b", "noise")):
+        save(new_record(kind, protocol={}), tmp_path / name)
+        save(new_record(kind, protocol={"x": 1}), tmp_path / name)
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "no measurement in common" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"machine_info": {}, "benchmarks": []}, "written by pytest-benchmark"),
+        ({"schema": "ddpm-bench.report/1"}, "not a record but 'ddpm-bench.report/1'"),
+        ({"schema": "ddpm-bench.record/9"}, "read it with the version that wrote it"),
+        ({"results": []}, "was not written by ddpm-bench"),
+    ],
+)
+def test_what_is_said_of_another_programs_file_is_true(tmp_path, capsys, content, message):
+    file = tmp_path / "foreign.json"
+    file.write_text(json.dumps(content))
+    assert main(["compare", str(file), str(file)]) == 2
+    assert message in capsys.readouterr().err
+
+
+# ---- torch releases ------------------------------------------------------------------------
+
+
+def _under(record: Record, torch: str, created: str = "2026-01-01T00:00:00Z") -> Record:
+    packages = {**record.environment["packages"], "torch": torch}
+    return replace(
+        record, environment={**record.environment, "packages": packages}, created=created
+    )
+
+
+def test_releases_are_columns_and_the_oldest_is_the_base(tmp_path, capsys):
+    folder, page = tmp_path / "records", tmp_path / "page.html"
+    for torch, factor in (("2.10.0", 1.0), ("2.9.1+cpu", 1.0), ("2.14.1", 1.6)):
+        save(_under(_timing(factor, 0), torch), folder)
+        save(_under(_laws("pass", "fail" if torch == "2.14.1" else "pass"), torch), folder)
+        save(_under(_study_like(0.0 if torch != "2.14.1" else 1e-9), torch), folder)
+    save(_under(new_record("bound", protocol={}), "2.9.1"), folder)
+    assert main(["compare", "--by", "torch", str(folder), "--html", str(page)]) == 1
+    told = capsys.readouterr().out
+    assert "verify, torch 2.9.1 → torch 2.14.1:" in told
+    assert "no other release has this measurement" in told
+    text = page.read_text()
+    assert text.index("torch 2.9.1") < text.index("torch 2.10.0") < text.index("torch 2.14.1")
+    assert "1 of 1 series equal to the bit" in text
+    assert "0 of 1 series equal to the bit" in text
+    assert "I1 · float64" in text
+
+
+def _study_like(shift):
+    samples = {"fd": series([1.0 + shift, 2.0], unit="1", better="lower", pairs=[1, 2])}
+    return new_record("study", protocol={"arms": []}, samples=samples, results={"runs": []})
+
+
+def test_rotating_rounds_of_a_release_are_its_processes():
+    record, rng = _short(_contest()), np.random.default_rng(5)
+    victim = f"{CASE}, native"
+    rounds = []
+    for k in range(6):
+        for torch, factor in (("2.9.1", 1.0), ("2.14.1", 1.3)):
+            made = _again(record, rng, {victim: factor})
+            rounds.append(_under(made, torch, f"2026-01-01T00:{k:02d}:00Z"))
+    (measurement,) = by_torch(rounds).measurements
+    (comparison,) = measurement.comparisons.values()
+    assert [name for name, verdict in _loud(comparison).items() if verdict == "worse"] == [victim]
+
+
+def test_one_release_is_nothing_to_compare():
+    with pytest.raises(UsageError, match="every record is of torch"):
+        by_torch([_timing(1.0, 0)])

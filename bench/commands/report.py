@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.report import build, write
     from bench.terminal.usage import writable_directory
 
-    records, unread = _read(arguments.records)
+    records, unread = read(arguments.records)
     directory = writable_directory(arguments.out)
     report = build(records, unread=unread)
     for path in write(report, directory)[:3]:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if report.broken or unread else 0
 
 
-def _read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
+def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
     """The records, and the files of folders that are none; a file named by itself must be one."""
     from bench.record import RecordError, load
 

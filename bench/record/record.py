@@ -200,10 +200,7 @@ def load(path: str | os.PathLike[str]) -> Record:
     content = _read(Path(path))
     name = Path(path).name
     if content.get("schema") != SCHEMA:
-        raise RecordError(
-            f"{name} has schema {content.get('schema')!r}, this program reads {SCHEMA!r}; "
-            "read it with the version that wrote it"
-        )
+        raise RecordError(f"{name} {_what_it_is(content)}")
     stated = content.pop(_HASH_KEY, None)
     try:
         record = Record(**{**content, "seeds": tuple(content["seeds"])})
@@ -215,6 +212,18 @@ def load(path: str | os.PathLike[str]) -> Record:
             f"{record.sha256[:12]}, it states {str(stated)[:12]}; restore it or measure again"
         )
     return record
+
+
+def _what_it_is(content: Mapping[str, Json]) -> str:
+    """What a file that is not a record of this version is, and what to do with it."""
+    schema = content.get("schema")
+    if isinstance(schema, str) and schema.startswith(SCHEMA.partition("/")[0] + "/"):
+        return f"has schema {schema!r}, this program reads {SCHEMA!r}; read it with the version that wrote it"
+    if isinstance(schema, str) and schema.startswith("ddpm-bench."):
+        return f"is not a record but {schema!r}; give the records that it was made from"
+    if "machine_info" in content and "benchmarks" in content:
+        return "was written by pytest-benchmark; compare such files with `pytest-benchmark compare`"
+    return f"was not written by ddpm-bench: it has no schema {SCHEMA!r}; give a record"
 
 
 def _read(path: Path) -> dict[str, Json]:
