@@ -119,8 +119,10 @@ def build(
     """
     from bench.report import claims, environment, reproduce, title
 
-    unique = {record.sha256: record for record in merged(records)}
-    ordered = tuple(sorted(unique.values(), key=lambda r: (r.created, r.kind, r.sha256)))
+    unique = {record.sha256: record for record in records}
+    ordered = tuple(
+        sorted(merged(list(unique.values())), key=lambda r: (r.created, r.kind, r.sha256))
+    )
     attempts = [attempt for name in parts for attempt in _attempts(name, ordered)]
     present = [attempt.section for attempt in attempts]
     rows = claims.ranked(row for section in present for row in section.claims)
