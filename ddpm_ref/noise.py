@@ -62,7 +62,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from ddpm_ref.validation import check_device, check_shape, check_whole, shown
+from ddpm_ref.validation import check_device, check_name, check_shape, check_whole, shown
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -239,10 +239,11 @@ class NoiseStream:
         device: torch.device | str = "cpu",
     ) -> Tensor:
         """Integers in low … high − 1, int64 `[B, *dims]`; each value's probability is right within 2⁻⁶⁴."""
+        low, high = check_whole("low", low), check_whole("high", high)
         width = high - low
         if not 1 <= width <= 1 << 31:
             raise ValueError(
-                f"low = {low}, high = {high}: the rule is low < high <= low + 2**31; high itself is never drawn"
+                f"low = {shown(low)}, high = {shown(high)}: the rule is low < high <= low + 2**31; high itself is never drawn"
             )
         out = _empty(shape, torch.int64, device)
         self._fill(out, lambda words: _integers(words, width), use, step, first_index)
@@ -308,7 +309,7 @@ def check_address(
     """
     if len(shape) == 0:
         raise ValueError("shape [] has no samples: the first dimension is the batch; pass (1, ...)")
-    Use(use)
+    check_name("use", getattr(use, "name", use), Use.__members__)
     _checked("step", step, 32)
     _checked("first_index", first_index, 63)
     batch, size = shape[0], math.prod(shape[1:])

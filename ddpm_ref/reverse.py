@@ -34,7 +34,7 @@ from ddpm_ref.gaussian import (
 from ddpm_ref.parameterization import PARAMETERIZATIONS, convert
 from ddpm_ref.process import q_posterior, q_sample
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_finite, check_floating, check_name, check_number
+from ddpm_ref.validation import check_finite, check_floating, check_name, check_number, shown
 
 Model: TypeAlias = Callable[[Tensor, Tensor], "Tensor | tuple[Tensor, Tensor]"]
 """`model(x_t [B, *dims], t int64 [B]) -> prediction [B, *dims]`, or the pair `(prediction, log_variance)`."""
@@ -233,7 +233,7 @@ def reverse_process(
             "levels = None, but the discretized decoder needs the data set's number of grey levels: "
             "pass levels=256 for 8-bit images, levels=17 for digits, or decoder='gaussian' for continuous data"
         )
-    _check_clip(clip)
+    clip = _checked_clip(clip)
     return ReverseProcess(
         model=model,
         schedule=schedule,
@@ -261,9 +261,9 @@ def reverse_variance(variance: Variance, schedule: Schedule) -> Tensor:
         return table
     try:
         table = torch.as_tensor(variance, dtype=torch.float64).detach().cpu().clone()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise TypeError(
-            f"variance = {variance!r} is neither a name nor numbers; pass one of {', '.join(VARIANCES)}, "
+            f"variance = {shown(variance)} is neither a name nor numbers; pass one of {', '.join(VARIANCES)}, "
             f"or a table of {schedule.T + 1} numbers"
         ) from error
     if table.shape != (schedule.T + 1,):
@@ -336,14 +336,15 @@ def checked_output(output: object, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
     return prediction, None if learned is None else _checked_part(learned, x_t, "log_variance")
 
 
-def _check_clip(clip: float | None) -> None:
+def _checked_clip(clip: float | None) -> float | None:
     if clip is None:
-        return
-    check_number("clip", clip, 1.0)
-    if not clip > 0:
+        return None
+    bound = check_number("clip", clip, 1.0)
+    if not bound > 0:
         raise ValueError(
             f"clip = {clip}; predicted x0 is clamped to [-clip, clip]: pass clip=1.0 or None"
         )
+    return bound
 
 
 def _checked_part(output: object, x_t: Tensor, name: str) -> Tensor:

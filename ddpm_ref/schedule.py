@@ -400,6 +400,8 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def expand(coefficient: Tensor, like: Tensor) -> Tensor:
     """A per-sample float64 coefficient `[B]`, rounded once to like's compute dtype and shaped `[B, 1, …]`."""
+    if coefficient.is_meta and not like.is_meta:
+        check_has_values("t", coefficient)
     rounded = coefficient.to(device=like.device, dtype=compute_dtype(like.dtype))
     return rounded.view(-1, *(1,) * (like.ndim - 1))
 

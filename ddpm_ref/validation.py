@@ -22,9 +22,9 @@ _MOST_STEPS = 10_000_000  # a schedule of so many steps has tables of 80 MB each
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """The error for a name that a registry lacks, with the nearest names that it has."""
     names = sorted(known)
-    near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(shown(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "choose one of them."
-    return ValueError(f"unknown {kind} {name!r}; known: {', '.join(names)}; {hint}")
+    return ValueError(f"unknown {kind} {shown(name)}; known: {', '.join(names)}; {hint}")
 
 
 def check_name(kind: str, name: object, known: Iterable[str]) -> None:
@@ -39,7 +39,7 @@ def check_name(kind: str, name: object, known: Iterable[str]) -> None:
 
 def shown(value: object) -> str:
     """`value` for a message: an integer of hundreds of digits by its size, since Python may refuse to print it."""
-    if isinstance(value, int) and value.bit_length() > 128:
+    if type(value) is int and value.bit_length() > 128:
         return f"{'-' * (value < 0)}2**{value.bit_length() - 1} or more"
     return repr(value)
 
@@ -54,12 +54,12 @@ def check_whole(name: str, value: object, usual: int = 1) -> int:
     return operator.index(value)
 
 
-def check_count(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+def check_count(name: str, value: object, least: int = 1, most: int = (1 << 63) - 1) -> int:
     """`value` as an int from `least` to `most`; True and 2.0 are none."""
     count = check_whole(name, value, usual=max(least, 1))
     if count < least:
         raise ValueError(f"{name} = {shown(count)}; it must be at least {least}")
-    if most is not None and count > most:
+    if count > most:
         raise ValueError(f"{name} = {shown(count)}; it must be at most {most}")
     return count
 

@@ -149,7 +149,7 @@ def validation_loss(
         schedule: T steps.
         parameterization: what the model predicts.
         weighting: a name in `WEIGHTINGS` or a `Weighting`.
-        evaluations: the budget; one evaluation is one network output for one sample. At least 8; four or more per example
+        evaluations: the budget; one evaluation is one network output for one sample. 8 … 2³¹; four or more per example
             visit every example twice.
         seed: of examples, steps and noise: equal seeds ask equal questions.
         batch_size: rows per call of the model, on which the result does not depend.
@@ -168,7 +168,7 @@ def validation_loss(
     check_model(model)
     check_schedule(schedule)
     check_name("parameterization", parameterization, PARAMETERIZATIONS)
-    budget = check_count("evaluations", evaluations, least=_SMALLEST)
+    budget = check_count("evaluations", evaluations, least=_SMALLEST, most=1 << 31)
     check_count("batch_size", batch_size)
     if len(data) == 0:
         raise ValueError("data holds no example: a mean over nothing is undefined")

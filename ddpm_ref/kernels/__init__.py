@@ -74,6 +74,10 @@ def fused_q_sample(
     """
     check_floating(x0=x0)
     check_batched("x0", x0)
+    if not isinstance(stream, NoiseStream):
+        raise TypeError(
+            f"stream = {stream!r} is a {type(stream).__name__}; pass ddpm_ref.NoiseStream(seed)"
+        )
     check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     if t.device != x0.device:

@@ -200,7 +200,7 @@ def _kernel(
 
 def formed(x0: Tensor, t: Tensor, schedule: Schedule, eps: Tensor) -> Tensor:
     """`q_sample` of checked arguments: the kernel where it works and nothing else is asked of the tensors, else the definition."""
-    if not _plain(x0, eps) or unavailable("native"):
+    if t.device != x0.device or not _plain(x0, eps) or unavailable("native"):
         return q_sample(x0, t, schedule, eps)
     return native.form(x0, *coefficients(t, schedule, x0.dtype), eps)
 

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from ddpm_ref.parameterization import PARAMETERIZATIONS, target
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_finite, check_floating, check_indices, check_name, check_steps
+from ddpm_ref.validation import (
+    check_finite,
+    check_floating,
+    check_has_values,
+    check_indices,
+    check_name,
+    check_steps,
+)
 
 
 class Oracle(ABC):
@@ -88,6 +95,11 @@ class Oracle(ABC):
         self._check_dims(x_t, "x_t")
         check_schedule(schedule)
         check_steps(t, schedule.T, x_t.shape[0])
+        check_has_values("x_t", x_t)
+        if t.device != x_t.device:
+            raise ValueError(
+                f"t is on {t.device} but x_t is on {x_t.device}: pass t.to(x_t.device)"
+            )
         x0, eps = self.conditional_means(
             self._flat(x_t),
             schedule.lookup("sqrt_alpha_bar", t)[:, None],
@@ -117,7 +129,7 @@ def check_examples(data: Tensor) -> None:
     """Data to make a distribution of: at least one example `[N, *dims]`, floating point, finite."""
     check_floating(data=data)
     check_finite(data=data)
-    if data.ndim < 2 or len(data) == 0:
+    if data.ndim < 2 or 0 in data.shape:
         raise ValueError(
             f"data has shape {list(data.shape)}; pass at least one example, [N, *dims]"
         )
@@ -139,6 +151,9 @@ def parameter(value: Tensor | float, name: str) -> Tensor:
         raise TypeError(
             f"{name} is a {type(value).__name__} that holds no array of numbers; pass a tensor"
         ) from error
+    check_has_values(name, given)
+    if given.layout != torch.strided:
+        raise TypeError(f"{name} has layout {given.layout}; pass a dense tensor: {name}.to_dense()")
     if given.is_complex():
         raise TypeError(f"{name} has dtype {given.dtype}; pass real numbers: {name}.real")
     given = torch.as_tensor(value, dtype=torch.float64).detach()

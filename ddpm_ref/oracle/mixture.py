@@ -47,6 +47,12 @@ class MixtureOracle(Oracle):
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         weights, means = parameter(weights, "weights"), parameter(means, "means")
+        covariances = parameter(covariances, "covariances")
+        if means.ndim == 0 or covariances.ndim == 0:
+            raise ValueError(
+                f"means {list(means.shape)}, covariances {list(covariances.shape)}: pass [K, *dims] and [K, D, D], "
+                "one row for each component"
+            )
         count = len(means)
         if weights.shape != (count,) or len(covariances) != count:
             raise ValueError(
