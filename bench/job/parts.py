@@ -15,10 +15,18 @@ if TYPE_CHECKING:
 
 def settings(plan: Plan) -> "list[Setting]":
     """The settings of a plan's studies."""
+    from bench.measure.study.designs import STUDIES
     from bench.measure.study.task import Setting
 
     return [
-        Setting(row.design, row.data, plan.data_dir, plan.device, plan.provider)
+        Setting(
+            row.design,
+            row.data,
+            plan.data_dir,
+            plan.device,
+            plan.provider,
+            study=row.name if STUDIES.get(row.name) == row else "",
+        )
         for row in plan.studies
     ]
 

@@ -73,6 +73,19 @@ PRESETS = {
             seconds=0.2, select=_QUICK_CASES, shapes=("128x3x32x32",), rounds=21
         ),
     ),
+    "toy": Preset(
+        purpose="what a network's width costs each output, on data whose truth is exact; an hour on two cores",
+        studies=(
+            "linear",
+            *(f"jit-{size}" for size in (2, 8, 16, 512)),
+            *(
+                f"capacity-{size}-{width}"
+                for size in (16, 64, 256, 512)
+                for width in (8, 32, 128, 256)
+            ),
+        ),
+        throughput=ThroughputPlan(seconds=0.2, select=_QUICK_CASES),
+    ),
     "standard": Preset(
         purpose="Fashion-MNIST, with v-prediction; minutes on a GPU, hours on a CPU",
         studies=("fashion-28",),

@@ -1,11 +1,25 @@
 """The studies by name: which design on which data. A row here is all that a new study needs.
 
-`outputs`, the 2 × 2 of outputs and weightings, exists in three sizes: on digits, Fashion-MNIST and CIFAR-10.
+| studies | question |
+|---|---|
+| `digits`, `fashion-28`, `cifar10` | the 2 × 2 of outputs and weightings in three sizes |
+| `linear` | the price of a bottleneck on linear networks, one for each level of noise (`ddpm_ref.oracle.rank`) |
+| `capacity-D-W` | the same on ReLU networks of width W that share their weights over levels, on a Gaussian of D dimensions |
+| `jit-D` | the toy of Li & He 2025: a spiral in a plane of R^D, width 256; with noise scaled to the data, and without a time input |
 """
 
+import math
 from dataclasses import dataclass
 
-from bench.measure.study.design import FACTORIAL, WITH_V, WITHOUT_TIME, Design
+from bench.measure.study.design import (
+    BLIND,
+    FACTORIAL,
+    WITH_V,
+    WITHOUT_TIME,
+    Arm,
+    Design,
+    Entries,
+)
 from bench.terminal.usage import unknown
 
 _WIDE_RANGE = {"first": 9.0, "last": -9.0}
@@ -24,6 +38,103 @@ class Study:
     name: str
     data: str
     design: Design
+
+
+_LEARNED, _EDM, _SCALED = "learned skip", "EDM", "noise scaled"
+_FIVE_SEEDS = (1, 2, 3, 4, 5)
+_OUTPUTS = ("x0", "eps", "v")
+_SPIRAL_VARIANCE = 0.28
+"""tr Σ of `spiral:D`, to two digits, from which the noise of `noise scaled` follows."""
+
+
+def _linear() -> Study:
+    plain = (Arm("x0", "simple_x0"), Arm("eps", "simple"), Arm("v", "simple_v"))
+    design = Design(
+        arms=(*plain, Arm("eps", "simple", _LEARNED), Arm("x0", "simple_x0", _LEARNED)),
+        variants={_LEARNED: {"skip": "learned"}},
+        judge="vectors",
+        seeds=_FIVE_SEEDS,
+        rates=(3e-2,),
+        T=6,
+        schedule_options={"first": 4.0, "last": -4.0},
+        network="low-rank",
+        network_options={"rank": 2},
+        training={"decay_steps": 2500},
+        steps=2500,
+        tuning_steps=100,
+        batch_size=256,
+        ema_decay=0.995,
+        points=0,
+        bins=6,
+        bound_images=0,
+        samples=0,
+        final_images=64,
+        grid=0,
+    )
+    return Study("linear", "subspace:16", design)
+
+
+def _capacity(size: int, width: int) -> Study:
+    plain = tuple(Arm(output, "simple_v") for output in _OUTPUTS)
+    design = Design(
+        arms=(
+            *plain,
+            Arm("eps", "simple_v", _LEARNED),
+            Arm("x0", "simple_v", _LEARNED),
+            Arm("x0", "simple_v", _EDM),
+        ),
+        variants={
+            _LEARNED: {"skip": "learned"},
+            _EDM: {"skip": "edm", "skip_options": {"sigma_data": 0.5}},
+        },
+        judge="vectors",
+        rates=(3e-3,),
+        T=100,
+        schedule_options={"first": 5.0, "last": -5.0},
+        network="mlp",
+        network_options={"width": width, "depth": 3},
+        training={"decay_steps": 800},
+        steps=800,
+        tuning_steps=100,
+        batch_size=128,
+        ema_decay=0.98,
+        points=0,
+        bins=10,
+        bound_images=0,
+        samples=0,
+        grid=0,
+    )
+    return Study(f"capacity-{size}-{width}", f"subspace:{size}", design)
+
+
+def _jit(size: int) -> Study:
+    plain = tuple(Arm(output, "simple_v") for output in _OUTPUTS)
+    shift = -math.log(_SPIRAL_VARIANCE / size)
+    scaled: Entries = {"schedule_options": {"first": 9.0 + shift, "last": -9.0 + shift}}
+    large = tuple(Arm(output, "simple_v", _SCALED) for output in ("eps", "v")) if size > 16 else ()
+    design = Design(
+        arms=(*plain, Arm("x0", "simple_v", BLIND), *large),
+        variants={BLIND: {"network_options": {"time_input": False}}, _SCALED: scaled},
+        judge="vectors",
+        seeds=_FIVE_SEEDS,
+        rates=(1e-3,),
+        T=100,
+        schedule_options={"first": 9.0, "last": -9.0},
+        judged=(8.0, -8.0),
+        network="mlp",
+        network_options={"width": 256, "depth": 5},
+        steps=1000,
+        tuning_steps=100,
+        batch_size=128,
+        ema_decay=0.99,
+        points=0,
+        bins=8,
+        bound_images=0,
+        samples=500,
+        sampler_steps=50,
+        grid=0,
+    )
+    return Study(f"jit-{size}", f"spiral:{size}", design)
 
 
 _ROWS = (
@@ -106,6 +217,9 @@ _ROWS = (
             sampler_steps=250,
         ),
     ),
+    _linear(),
+    *(_capacity(size, width) for size in (16, 64, 256, 512) for width in (8, 32, 128, 256)),
+    *(_jit(size) for size in (2, 8, 16, 512)),
 )
 
 STUDIES = {row.name: row for row in _ROWS}

@@ -95,6 +95,8 @@ class Judge:
 
     def final(self, model: nn.Module, arm: Arm) -> Verdict:
         """Every yardstick at the end of a run, and some samples; `final` is None, with a reason, where there is nothing to judge."""
+        if not self.covered(arm):
+            return self._judged({}, {}, model, arm)
         probe = self.probe("final", arm)
         errors = probe.eps_errors(model, arm.output)
         if not all(map(math.isfinite, errors)):
@@ -106,11 +108,19 @@ class Judge:
             "eps_mse_by_bin": errors,
             "x0_mse_by_bin": x0,
         }
-        shown: Verdict = {}
-        if self.setting.design.bound_images:
-            values["bound"] = self._bound(model, arm)
         if self.truth is not None:
             values |= self.truth.denoising(model, arm.output, probe)
+        return self._judged(values, {}, model, arm)
+
+    def covered(self, arm: Arm) -> bool:
+        """Whether the arm's schedule spans the judged range; else its errors cannot be held beside those of others."""
+        table, judged = self.schedule(arm).log_snr[1:], self.setting.design.judged
+        return judged is None or bool(table[0] >= judged[0] and table[-1] <= judged[1])
+
+    def _judged(self, values: Verdict, shown: Verdict, model: nn.Module, arm: Arm) -> Verdict:
+        """The verdict with bits/dim and what the samples tell."""
+        if self.setting.design.bound_images:
+            values["bound"] = self._bound(model, arm)
         if self.setting.design.samples:
             drawn = self._samples(model, arm)
             if not bool(torch.isfinite(drawn).all()):

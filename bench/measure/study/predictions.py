@@ -30,7 +30,7 @@ def predictions(judge: Judge) -> dict[str, Any]:
     found = {}
     for arm in judge.setting.design.arms:
         width = _width(judge, arm)
-        if width is not None:
+        if width is not None and judge.covered(arm):
             found[arm.name] = _of_arm(judge, arm, spectrum, min(width, len(spectrum)))
     return found
 

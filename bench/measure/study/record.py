@@ -187,6 +187,7 @@ def _record(setting: Setting, command: str, shard: Shard, results: Mapping[str, 
     return new_record(
         "study",
         protocol={
+            "study": setting.study,
             **setting.design.protocol(),
             "device": setting.device,
             "provider": setting.provider,

@@ -65,6 +65,7 @@ class Setting:
         device: where to train.
         provider: of the noise.
         data_sha256: content of the data set, compared where a task runs; "" compares nothing.
+        study: name of the study, by which claims find its record; "" for any other.
     """
 
     design: Design
@@ -73,6 +74,7 @@ class Setting:
     device: str = "cpu"
     provider: str = "auto"
     data_sha256: str = ""
+    study: str = ""
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,9 @@ r"""What is known about vectors whose distribution is known: the exact denoiser,
 
     excess(λ) = mean ‖x̂_0 − E[x_0 | x_t]‖²,       in v space  excess/(1−ᾱ),                                 (1)
 
-which holds no noise of the data: a network that is exact has 0.
+which holds no noise of the data: a network that is exact has 0. Where network and exact denoiser are affine in x_t (linear networks, Gaussian
+data) the mean is taken over the 2D points μ_t ± √D C_t^½ e_i, C_t the covariance of x_t, over which every quadratic function has its exact
+expectation: (1) is then free of sampling.
 
 **Sampling.** Let P project onto the span of the data (the directions in which the training data vary at all). A sample x has the *energy
 off the data's plane* ‖x − Px‖², 0 for real data. In the span, the energy distance (Székely & Rizzo 2013) between samples X and held-out data Y,
@@ -15,7 +17,7 @@ by the unbiased estimates of its terms, so that two sets of real data scatter ar
 classifier tells X from Y (Lopez-Paz & Oquab 2017): ½ where they cannot be told apart.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from bench.data import DataSet
 from bench.measure.study.yardsticks import Probe
+from ddpm_ref.network import LowRank
 from ddpm_ref.schedule import Schedule
 
 _NO_VARIANCE = 1e-9
@@ -50,6 +53,8 @@ class Truth:
         """Eq. (1), by log-SNR and averaged over it; nothing where the data have no oracle."""
         if self.data.oracle is None:
             return {}
+        if any(isinstance(part, LowRank) for part in model.modules()):
+            probe = self._sigma_points(probe)
         excess = probe.excess(model, output, self._exact(probe.schedule))
         noise = [float(probe.schedule.one_minus_alpha_bar[t]) for t in probe.steps]
         in_v = [e / n for e, n in zip(excess, noise, strict=True)]
@@ -61,6 +66,17 @@ class Truth:
 
     def _exact(self, schedule: Schedule) -> Any:
         return lambda x_t, t: self.data.oracle.denoise(x_t, t, schedule)
+
+    def _sigma_points(self, probe: Probe) -> Probe:
+        oracle, schedule = self.data.oracle, probe.schedule
+        mean, size = oracle.mean, oracle.size
+        levels = []
+        for t in probe.steps:
+            kept, noise = float(schedule.alpha_bar[t]), float(schedule.one_minus_alpha_bar[t])
+            steps = (size * (kept * oracle.spectrum + noise)).sqrt()[:, None] * oracle.basis.T
+            levels.append(kept**0.5 * mean + torch.cat([steps, -steps]))
+        x_t = torch.stack(levels)
+        return replace(probe, x_t=x_t.to(probe.x_t.dtype), eps=torch.zeros_like(x_t))
 
     def sampling(self, drawn: Tensor) -> dict[str, Any]:
         """Energy off the plane, and where the span has few dimensions eq. (2) and the classifier's accuracy."""
