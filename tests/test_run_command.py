@@ -154,7 +154,7 @@ class TestPresets:
     @pytest.mark.parametrize("row", STUDIES.values(), ids=STUDIES)
     def test_every_study_has_pairs_and_tunes_on_a_seed_of_its_own(self, row: Study) -> None:
         design = row.design
-        assert len(set(design.seeds)) == len(design.seeds) >= 3
+        assert len(set(design.seeds)) == len(design.seeds) >= (2 if row.name == "tiny" else 3)
         assert design.tuning_seed not in design.seeds
         assert len({arm.name for arm in design.arms}) == len(design.arms)
         json.dumps(design.protocol(), allow_nan=False)
