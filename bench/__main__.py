@@ -30,8 +30,25 @@ COMMANDS = {
     "gpu-visit": "all that a machine with a GPU can tell, in ten minutes",
     "report": "records → report.html, report.md, report.json",
     "compare": "what changed between two records, tested before it is called faster",
+    "releases": "the same measurements under several torch releases, and one page",
 }
 """Command → one line of help. The module is `bench.commands.<name with _ for ->`."""
+
+GROUPS = {
+    "judge code and models": (
+        "verify",
+        "weights",
+        "schedule",
+        "elbo",
+        "capacity",
+        "optimal-loss",
+        "loss",
+    ),
+    "measure": ("throughput", "bound", "estimator", "noise-test", "gpu-visit", "releases"),
+    "train": ("run", "train"),
+    "report": ("report", "compare", "claims"),
+}
+"""Heading in `--help` → commands below it; one that is in none stands under `more`."""
 
 PROGRAM = "ddpm-bench"
 _OWN_PACKAGES = ("bench", "ddpm_ref")
@@ -127,20 +144,29 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS)) + 2
     return "\n".join(
         [
             f"usage: {PROGRAM} COMMAND …",
             "",
             "Compare what a diffusion model predicts (noise, data, velocity) on equal terms:",
             "verified mathematics, measured throughput, exact bounds, one report.",
-            "",
-            "commands:",
-            *(f"  {name:<{width}}{line}" for name, line in COMMANDS.items()),
+            *(line for group in _groups().items() for line in _group(*group)),
             "",
             f"`{PROGRAM} COMMAND --help` explains one command; start with `{PROGRAM} run`.",
         ]
     )
+
+
+def _groups() -> dict[str, list[str]]:
+    grouped = {name for names in GROUPS.values() for name in names}
+    more = [name for name in COMMANDS if name not in grouped]
+    there = {title: [n for n in names if n in COMMANDS] for title, names in GROUPS.items()}
+    return there | ({"more": more} if more else {})
+
+
+def _group(title: str, names: Sequence[str]) -> list[str]:
+    width = max(map(len, COMMANDS)) + 2
+    return ["", f"{title}:", *(f"  {name:<{width}}{COMMANDS[name]}" for name in names)]
 
 
 def _version() -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -234,3 +235,20 @@ def test_what_installed_code_raises_has_the_line_of_the_caller_or_none():
     assert here.startswith("JSONDecodeError: ")
     assert "(test_cli.py:" in here
     assert in_words(KeyError()) == "KeyError"
+
+
+def test_help_groups_every_command_on_one_screen(capsys):
+    assert shell.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 40
+    for title in ("judge code and models:", "measure:", "train:", "report:"):
+        assert title in text
+    for name in shell.COMMANDS:
+        assert len(re.findall(rf"^  {name} ", text, re.MULTILINE)) == 1
+
+
+def test_no_command_writes_into_committed_records_unless_asked(capsys):
+    for name in shell.COMMANDS:
+        with pytest.raises(SystemExit):
+            shell.parse(f"ddpm-bench {name}", shell._load(name), ["--help"])
+        assert "(default: reports/" not in capsys.readouterr().out

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--price", metavar="CHECKPOINT", dest="checkpoint", help="a trained model")
     add_subject(parser)
     parser.add_argument(
-        "--out", default="reports/records", metavar="DIR", help="where the record goes"
+        "--out", default="ddpm-bench-report/records", metavar="DIR", help="where the record goes"
     )
 
 

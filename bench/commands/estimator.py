@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 HELP = """coverage and cost of the budgeted bits/dim estimate, against other ways to spend evaluations
 
-  ddpm-bench estimator runs/digits/checkpoint.pt --data digits --out reports/records"""
+  ddpm-bench estimator runs/digits/checkpoint.pt --data digits"""
 
 _MATTERS = (
     "data", "images", "part", "examples", "schedule", "T", "parameterization", "first_step", "variance",
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="noise draws of the reference at the first steps; fewer at later ones (default: 96)",
     )
     parser.add_argument(
-        "--out", default="reports/records", metavar="DIR", help="where the record goes"
+        "--out", default="ddpm-bench-report/records", metavar="DIR", help="where the record goes"
     )
 
 

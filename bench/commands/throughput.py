@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add the curve from 1e4 up to this many elements; 1e8 needs 3 GiB",
     )
     parser.add_argument("--select", default="", metavar="EXPRESSION", help="pytest -k of the suite")
-    parser.add_argument("--out", default="reports/records", help="folder for the records")
+    parser.add_argument("--out", default="ddpm-bench-report/records", help="folder for the records")
 
 
 def run(arguments: argparse.Namespace) -> int:
