@@ -8,12 +8,12 @@ Where the bound is not finite there are only `schema`, `bits_per_dim`: null and 
 """
 
 import argparse
-import json
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from bench.commands.output import check_picture, write_json
 from bench.commands.subject import add_subject, question_from
 from bench.terminal.usage import (
     UsageError,
@@ -73,14 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
             writable_directory(Path(path).expanduser().parent, option)
             writable_file(path, option)
     if arguments.out is not None:
-        _check_picture(arguments.out)
+        check_picture(arguments.out, "--out")
     # With `--json -` only the JSON goes to standard output, whatever a user's factory or model prints.
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
         found = _measured(arguments).as_json()
     good = math.isfinite(found["bits_per_dim"])
     if arguments.json:
-        _write_json(
-            found if good else {"bits_per_dim": None, "reason": "not finite"}, arguments.json
+        write_json(
+            SCHEMA,
+            found if good else {"bits_per_dim": None, "reason": "not finite"},
+            arguments.json,
         )
     if arguments.json != "-":
         print(as_text(found))
@@ -101,20 +103,3 @@ def _measured(arguments: argparse.Namespace) -> "Likelihood":
         return by_full_sum(question) if arguments.full else by_budget(question, budget)
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-
-
-def _check_picture(path: str) -> None:
-    """The ending names a kind of picture; none means PNG."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    ending = Path(path).suffix.removeprefix(".").lower()
-    if ending and ending not in FigureCanvasBase.get_supported_filetypes():
-        raise UsageError(f"--out {path}: {ending!r} is no kind of picture; end it in .png or .svg")
-
-
-def _write_json(values: dict[str, Any], path: str) -> None:
-    text = json.dumps({"schema": SCHEMA, **values}, indent=1, allow_nan=False) + "\n"
-    if path == "-":
-        sys.stdout.write(text)
-    else:
-        Path(path).expanduser().write_text(text, encoding="utf-8")

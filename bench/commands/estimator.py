@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from bench.commands.subject import add_subject, question_from
+from bench.commands.subject import add_subject, question_from, subject_of
 from bench.terminal.usage import at_least, writable_directory
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = writable_directory(arguments.out)
     question = question_from(arguments)
     pool = fill_pool(question, arguments.reference_draws)
-    subject, command = _subject(arguments)
+    subject, command = subject_of(arguments), _command_of(arguments)
     honest = True
     for evaluations in arguments.evaluations:
         record = estimator_record(
@@ -76,18 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if honest else 1
 
 
-def _subject(arguments: argparse.Namespace) -> tuple[str, str]:
-    """What tells one model from another in a table, and how to measure again, a user's own paths left out."""
+def _command_of(arguments: argparse.Namespace) -> str:
+    """How to measure again, a user's own paths left out."""
     if arguments.model:
-        return "a model of your own", _command(arguments, "--model FILE.py:FACTORY")
+        return _command(arguments, "--model FILE.py:FACTORY")
     from ddpm_ref.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(arguments.checkpoint, device="cpu")
-    config = checkpoint.config
-    size = sum(values.numel() for values in checkpoint.model.parameters())
-    subject = f"{config.parameterization}/{config.weighting}, {config.schedule}, {config.network} of {size} parameters"
+    config = load_checkpoint(arguments.checkpoint, device="cpu").config
     training = f"ddpm-bench train {_choices(config)}--out RUN"
-    return subject, f"{training} && {_command(arguments, 'RUN/checkpoint.pt')}"
+    return f"{training} && {_command(arguments, 'RUN/checkpoint.pt')}"
 
 
 def _choices(config: "TrainConfig") -> str:

@@ -115,6 +115,18 @@ def data_from(arguments: argparse.Namespace, name: str) -> "DataSet":
     return load(name, root, download=arguments.download)
 
 
+def subject_of(arguments: argparse.Namespace) -> str:
+    """What tells one model from another in a table, a user's own paths left out."""
+    if arguments.model:
+        return "a model of your own"
+    from ddpm_ref.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(arguments.checkpoint, device="cpu")
+    config = checkpoint.config
+    size = sum(values.numel() for values in checkpoint.model.parameters())
+    return f"{config.parameterization}/{config.weighting}, {config.schedule}, {config.network} of {size} parameters"
+
+
 def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.metrics.bits_per_dim import Question, Reading

@@ -13,6 +13,9 @@ TITLES = {
     "gpu-visit": "How fast can a batch be noised?",
     "bound": "What does the variational bound cost?",
     "estimator": "What does a bits/dim figure cost?",
+    "capacity": "What does a bottleneck cost?",
+    "optimal-loss": "How small can the loss be?",
+    "loss": "How small is the loss?",
     "mutation": "Would the tests notice?",
 }
 """Kind of record → the question that it answers; the first kind that is present gives the title."""

@@ -21,10 +21,14 @@ from bench.record import Record, checked_json
 from bench.record.study import merged
 from bench.report.page.blocks import Block, Figure, Fold, Front, Note, Paragraph, Section
 
-PARTS = ("laws", "throughput", "noise", "study", "bound", "mutation", "parts")
+PARTS = (
+    *("laws", "throughput", "noise", "study", "losses", "capacity", "bound", "mutation", "parts"),
+)
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
 
-VERDICT_ORDER = ("parts", "study", "laws", "throughput", "noise", "bound", "mutation")
+VERDICT_ORDER = (
+    *("parts", "study", "capacity", "losses", "laws", "throughput", "noise", "bound", "mutation"),
+)
 """The order of their headlines: what broke, then the question that people come with."""
 
 MOST = 4
