@@ -79,7 +79,7 @@ def test_every_module_of_the_mathematics_is_in_the_population() -> None:
     )
     assert {"oracle", "noise"} <= set(parts)
     paths = {mutation.path for mutation in population(parts)}
-    empty = {"ddpm_ref/oracle/__init__.py"}
+    empty = {"ddpm_ref/oracle/__init__.py", "ddpm_ref/estimator/__init__.py"}
     assert paths == {path for part in parts for path in files(part)} - empty
 
 
@@ -134,10 +134,19 @@ def test_a_seeded_defect_that_is_missed_fails_the_section() -> None:
     assert shown.failed
 
 
+def _installed_as_a_plugin(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "PKG-INFO").write_text("Name: example\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text("[pytest11]\nexample = ddpm_ref\n")
+    (folder / "SOURCES.txt").write_text("ddpm_ref/__init__.py\nddpm_ref/process.py\n")
+
+
 def test_one_mutant_lives_and_one_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way on a project of two lines: one edit is seen by its test, the other is not."""
     (tmp_path / "ddpm_ref").mkdir()
     (tmp_path / "tests").mkdir()
+    # what an editable installation leaves beside the source: pytest takes the modules of a plugin's package for its own
+    _installed_as_a_plugin(tmp_path / "example.egg-info")
     (tmp_path / "ddpm_ref" / "__init__.py").write_text("")
     (tmp_path / "ddpm_ref" / "process.py").write_text("SEEN = True\nUNSEEN = True\n")
     (tmp_path / "tests" / "test_process.py").write_text(

@@ -42,13 +42,24 @@ TESTS: Mapping[str, Sequence[str]] = {
     "parameterization": ("tests/test_parameterization.py", CONTRACT_TEST),
     "objective": ("tests/test_objective.py", CONTRACT_TEST),
     "reverse": ("tests/test_elbo.py", "tests/test_sampler.py"),
+    "terms": ("tests/test_elbo.py", CONTRACT_TEST),
     "elbo": ("tests/test_elbo.py", CONTRACT_TEST),
     "oracle": (
         "tests/test_oracle.py",
         "tests/test_empirical_oracle.py",
         "tests/test_expected_bound.py",
         "tests/test_elbo.py",
+        "tests/test_rank_limited.py",
     ),
+    "estimator": (
+        "tests/test_latin.py",
+        "tests/test_estimator_design.py",
+        "tests/test_estimator.py",
+    ),
+    "optimization": ("tests/test_optimization.py",),
+    "config": ("tests/test_config.py",),
+    "batches": ("tests/test_batches.py",),
+    "sampler": ("tests/test_sampler.py",),
 }
 """The tests of each module (a file or a package of `ddpm_ref`), fastest first; identities and laws follow for all."""
 

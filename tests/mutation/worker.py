@@ -78,11 +78,17 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(compile(self._source, str(self._path), "exec"), module.__dict__)
 
 
-class _FirstFailure:
-    """A pytest plugin that remembers what failed first."""
+class _Run:
+    """A pytest plugin that puts the mutated module in place and remembers what failed first."""
 
-    def __init__(self) -> None:
+    def __init__(self, finder: _Finder | None) -> None:
         self.name = ""
+        self._finder = finder
+
+    def pytest_configure(self) -> None:
+        """In front of pytest's own import hook, which takes the modules of an installed plugin's package."""
+        if self._finder is not None:
+            sys.meta_path.insert(0, self._finder)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed and not self.name:
@@ -122,15 +128,16 @@ def run_tests(
     import torch
 
     torch.set_num_threads(1)
+    finder = None
     if mutated is not None:
         path, source = mutated
-        sys.meta_path.insert(0, _Finder(module_name(path), root / path, source))
+        finder = _Finder(module_name(path), root / path, source)
     os.chdir(root)
     sys.path.insert(0, str(root))
-    first = _FirstFailure()
+    run = _Run(finder)
     options = ["-x", "-q", "--tb=no", "--no-header", "-p", "no:cacheprovider"]
-    status = int(pytest.main([*options, *tests], plugins=[first]))
-    answer.send((status, first.name, time.process_time()))
+    status = int(pytest.main([*options, *tests], plugins=[run]))
+    answer.send((status, run.name, time.process_time()))
     answer.close()
     os._exit(0)
 
