@@ -42,8 +42,9 @@ def test_descriptions_say_what_is_wrong() -> None:
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_law_kills_and_names_a_defect(name: str) -> None:
-    changed = {key for key in vars(FROZEN[name].build) if not key.startswith("__")}
-    found = measure(FROZEN[name], Baseline({SAMPLE[name]: frozenset(changed)}, {}))
+    law, defect = SAMPLE[name], FROZEN[name]
+    reached, about = frozenset(vars(defect.build)), frozenset(defect.cause)
+    found = measure(defect, Baseline({law: reached}, {law: about}, {law: 0.0}, {}))
     assert found.killed
     assert found.named
 

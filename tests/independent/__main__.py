@@ -35,6 +35,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--share", default="1/1", metavar="I/N", help="every N-th defect, from the I-th"
     )
+    parser.add_argument("--every", action="store_true", help="all laws, though one names the cause")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
     return parser.parse_args()
@@ -48,12 +49,12 @@ def _chosen(options: argparse.Namespace) -> dict[str, Defect]:
     return {name: known[name] for name in named[part - 1 :: parts]}
 
 
-def _work(task: tuple[str, Defect, Baseline]) -> tuple[str, Found, float]:
+def _work(task: tuple[str, Defect, Baseline, bool]) -> tuple[str, Found, float]:
     """One defect in a process of its own: what it does to torch's state stays there."""
     torch.set_num_threads(1)
-    name, defect, known = task
+    name, defect, known, every = task
     begun = time.monotonic()
-    return name, measure(defect, known), time.monotonic() - begun
+    return name, measure(defect, known, every=every), time.monotonic() - begun
 
 
 def main() -> int:
@@ -61,7 +62,7 @@ def main() -> int:
     options = _options()
     chosen = _chosen(options)
     known = baseline(options.law)
-    tasks = [(name, defect, known) for name, defect in chosen.items()]
+    tasks = [(name, defect, known, options.every) for name, defect in chosen.items()]
     found: dict[str, Found] = {}
     context = multiprocessing.get_context("fork")
     with context.Pool(options.jobs, maxtasksperchild=1) as pool:

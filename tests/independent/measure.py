@@ -1,11 +1,13 @@
 """How many seeded defects the laws reject, and whether the report names what is wrong.
 
 A defect is *killed* where a law fails that the right implementation passes; it is *named* where the witness of one such failure is a call
-of a method that the defect's causes list. Laws whose cases never reach an overridden method cannot fail because of it and are left out.
+of a method that the defect's causes list. Laws whose cases never reach an overridden method cannot fail because of it and are left out;
+those about its causes come first, and the first failure that names one of them settles it, unless everything is asked for.
 """
 
 import functools
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,7 +33,7 @@ class Found:
         id, kind, cause, description: the defect's.
         killed: a law failed.
         named: a failure's witness calls a method among the causes.
-        only: every witness does.
+        only: every witness does, among the laws that were run.
         classes: classifications of the failures.
         failures: law and dtype → method of the witness.
     """
@@ -52,9 +54,15 @@ METHODS = frozenset(
 )
 
 
-def _failed(law: str, implementation: Right) -> list[tuple[Outcome, str]]:
-    """Failures, each with the methods that its witness speaks of, separated by blanks."""
-    methods: dict[str, str] = {}
+Failure = tuple[Outcome, str]
+"""What a law says, and the methods that its witness speaks of, separated by blanks."""
+
+
+def _failed(
+    law: str, implementation: Right, methods: dict[str, str] | None = None
+) -> list[Failure]:
+    """Failures under one law; fills in `methods`, the method by a case's label."""
+    methods = {} if methods is None else methods
 
     def noted(candidate: Implementation, dtype: torch.dtype) -> Iterator[Case]:
         for case in LAWS[law].check(candidate, dtype):
@@ -77,16 +85,23 @@ class Baseline:
 
     Attributes:
         reached: law → names of the functions of `Right` that its cases reach.
+        about: law → methods that its cases name.
+        seconds: law → how long it took.
         failing: `law dtype` that fail though the code is right, with what was said.
     """
 
-    reached: Mapping[str, frozenset[str]]
-    failing: Mapping[str, str]
+    reached: dict[str, frozenset[str]]
+    about: dict[str, frozenset[str]]
+    seconds: dict[str, float]
+    failing: dict[str, str]
 
-    def laws(self, defect: Defect) -> list[str]:
-        """The laws that can tell."""
+    def laws(self, defect: Defect) -> tuple[list[str], list[str]]:
+        """The laws that can tell: those about its causes, and the others; quick ones first."""
         changed = {name for name in vars(defect.build) if not name.startswith("__")}
-        return [law for law, names in self.reached.items() if names & changed]
+        able = [law for law, names in self.reached.items() if names & changed]
+        able.sort(key=self.seconds.__getitem__)
+        direct = [law for law in able if self.about[law] & set(defect.cause)]
+        return direct, [law for law in able if law not in direct]
 
 
 def _spy() -> tuple[Right, set[str]]:
@@ -111,20 +126,38 @@ def _spy() -> tuple[Right, set[str]]:
 
 def baseline(laws: Sequence[str] | None = None) -> Baseline:
     """The laws on the right implementation."""
-    spied: dict[str, frozenset[str]] = {}
-    failing: dict[str, str] = {}
+    found = Baseline({}, {}, {}, {})
     for law in LAWS if laws is None else laws:
         spy, reached = _spy()
-        for outcome, _ in _failed(law, spy):
-            failing[f"{law} {outcome.dtype}"] = outcome.message
-        spied[law] = frozenset(reached)
-    return Baseline(spied, failing)
+        methods: dict[str, str] = {}
+        begun = time.process_time()
+        failures = _failed(law, spy, methods)
+        found.seconds[law] = time.process_time() - begun
+        found.failing.update({f"{law} {o.dtype}": o.message for o, _ in failures})
+        found.reached[law] = frozenset(reached)
+        found.about[law] = frozenset(methods.values())
+    return found
 
 
-def measure(defect: Defect, known: Baseline) -> Found:
+def _asked(defect: Defect, known: Baseline, every: bool) -> Iterator[Failure]:
+    """New failures; unless `every`, no further than the first that names a cause, and no other law than those about it once one fails."""
+    killed = False
+    for group in known.laws(defect):
+        for law in group:
+            for outcome, blamed in _failed(law, defect.build()):
+                if f"{law} {outcome.dtype}" in known.failing:
+                    continue
+                killed = True
+                yield outcome, blamed
+                if not every and set(blamed.split()) & set(defect.cause):
+                    return
+        if killed and not every:
+            return
+
+
+def measure(defect: Defect, known: Baseline, *, every: bool = False) -> Found:
     """The laws on one defect."""
-    outcomes = [pair for law in known.laws(defect) for pair in _failed(law, defect.build())]
-    new = [pair for pair in outcomes if f"{pair[0].law} {pair[0].dtype}" not in known.failing]
+    new = list(_asked(defect, known, every))
     failures = {f"{outcome.law} {outcome.dtype}": blamed for outcome, blamed in new}
     blamed = {method for names in failures.values() for method in names.split()}
     return Found(
