@@ -32,10 +32,19 @@ FORMULAS = ("I1-marginal", "I2-mean", "I3-target", "I3-conversion", "I5-loss", "
 FINDINGS = {
     ("diffusers", "0.42.1"): {
         "diffusers": {"I25-conversion"},
-        "diffusers: DDIMScheduler, trailing spacing, 7 steps": {"I16-ddim", "I16-last"},
+        "diffusers: DDPMScheduler, leading spacing": set(),
+        "diffusers: DDPMScheduler, linspace spacing": set(),
+        "diffusers: DDPMScheduler, trailing spacing": {"I16-last"},
+        "diffusers: DDIMScheduler, leading spacing": set(),
+        "diffusers: DDIMScheduler, linspace spacing": {"I16-ddim"},
+        "diffusers: DDIMScheduler, trailing spacing": {"I16-ddim", "I16-last"},
+        "diffusers: DDIMParallelScheduler, linspace spacing": {"I16-ddim"},
+        "diffusers: DDIMParallelScheduler, trailing spacing": {"I16-ddim", "I16-last"},
         "diffusers: DDPMParallelScheduler, custom timesteps": {"I2-mean"},
         'diffusers: variance_type="fixed_large_log"': {"I20-consistent", "I20-reverse"},
         'diffusers: variance_type="learned_range"': {"I20-range-first"},
+        'diffusers: beta_schedule="laplace"': {"I24-beta", "I24-alpha-bar"},
+        "diffusers: schedules of its own": set(),
     },
     ("denoising-diffusion-pytorch", "2.3.4"): {
         "denoising-diffusion-pytorch": {"I8-value", "I8-tails", "I8-gradient"},

@@ -160,7 +160,7 @@ def test_not_implemented_comes_with_the_remedy() -> None:
         ({"beta": torch.full((5,), 0.1)}, TypeError, "is a Tensor: pass a tuple of numbers"),
         ({"beta": (torch.tensor(0.1),) * 5}, TypeError, "pass a tuple of numbers, tuple("),
         ({"beta": (0.1,) * 5, "log_snr": (0.1,) * 5}, ValueError, "pass one of them"),
-        ({"timesteps": (1, 2)}, ValueError, "must increase from at least 1 to 5"),
+        ({"timesteps": (1, 6)}, ValueError, "must increase from at least 1 to at most 5"),
         ({"timesteps": (3, 2, 5)}, ValueError, "must increase"),
         ({"timesteps": (0, 5)}, ValueError, "must increase"),
         ({"timesteps": ()}, ValueError, "must increase"),

@@ -14,7 +14,7 @@ class Setting:
             s = 0.008, β ≤ 0.999; start −3, end 3, τ 1, β ≤ 0.999), or any other word together with `beta` or `log_snr`.
         T: number of steps.
         zero_terminal_snr: rescaled after Lin et al. 2024, algorithm 1, so that ᾱ_T = 0.
-        timesteps: respaced to these steps (1-based, increasing, the last is T), or all of them.
+        timesteps: respaced to these steps (1-based, increasing; a "leading" spacing does not visit T), or all of them.
         beta: β_1 … β_T of a schedule without a known name.
         log_snr: λ_1 … λ_T of a schedule without a known name.
     """
@@ -31,7 +31,7 @@ class Setting:
 
         Raises:
             TypeError: a field of another type.
-            ValueError: T < 1, as many β or λ as there are not steps, both of them, steps that do not lead up to T.
+            ValueError: T < 1, as many β or λ as there are not steps, both of them, steps outside 1 … T or not increasing.
         """
         if type(self.name) is not str or type(self.T) is not int:
             raise TypeError(f"Setting({self.name!r}, {self.T!r}): a str and an int are expected")
@@ -63,11 +63,11 @@ class Setting:
         if (
             not steps
             or steps[0] < 1
-            or steps[-1] != self.T
+            or steps[-1] > self.T
             or any(a >= b for a, b in pairwise(steps))
         ):
             raise ValueError(
-                f"timesteps {steps} of Setting({self.name!r}, {self.T}) must increase from at least 1 to {self.T}"
+                f"timesteps {steps} of Setting({self.name!r}, {self.T}) must increase from at least 1 to at most {self.T}"
             )
 
     @property
