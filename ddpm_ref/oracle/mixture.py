@@ -47,12 +47,13 @@ class MixtureOracle(Oracle):
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
         weights, means = parameter(weights, "weights"), parameter(means, "means")
-        covariances = parameter(covariances, "covariances")
-        if means.ndim == 0 or covariances.ndim == 0:
-            raise ValueError(
-                f"means {list(means.shape)}, covariances {list(covariances.shape)}: pass [K, *dims] and [K, D, D], "
-                "one row for each component"
+        if means.ndim == 0 or not isinstance(covariances, Tensor | Sequence):
+            raise TypeError(
+                f"means have shape {list(means.shape)}, covariances are a {type(covariances).__name__}: pass [K, *dims] and "
+                "[K, D, D], one row for each component"
             )
+        if isinstance(covariances, Tensor) and covariances.ndim == 0:
+            raise ValueError("covariances have shape []: pass [K, D, D], one for each component")
         count = len(means)
         if weights.shape != (count,) or len(covariances) != count:
             raise ValueError(
