@@ -334,6 +334,16 @@ class Implementation:
         """Expected −ELBO (over data and noise) of the optimal denoiser on Gaussian data, Gaussian decoder; B = 1."""
         raise self._missing("expected bound")
 
+    def rank_limited_excess(
+        self, setting: Setting, eigenvalues: Tensor, rank: int, t: Tensor, parameterization: str
+    ) -> Tensor:
+        """E‖x̂_0 − E[x_0 | x_t]‖² of the best linear network of that rank with that output, `[B]`, on centred Gaussian data.
+
+        `eigenvalues` `[D]` are those of the covariance, in any order; the network is trained by the squared error of its own
+        output (`eps`, `x0`, `v`), one for each t `[B]`.
+        """
+        raise self._missing("price of a bottleneck")
+
     # ---------------------------------------------------------------- sampling
 
     def sampler_step(

@@ -22,7 +22,7 @@ from ddpm_ref.learned import hybrid_loss, learned_range
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.objective import loss, weight
 from ddpm_ref.optimization import averaged_model, ema_decay
-from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle
+from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle, rank_limited_excess
 from ddpm_ref.parameterization import convert, target
 from ddpm_ref.process import q_posterior
 from ddpm_ref.reverse import reverse_variance, sum_dims
@@ -241,6 +241,15 @@ class Reference(Implementation):
         """`GaussianOracle.expected_elbo`."""
         oracle = GaussianOracle(mean, covariance)
         return _terms(oracle.expected_elbo(self.schedule(setting), variance))
+
+    def rank_limited_excess(
+        self, setting: Setting, eigenvalues: Tensor, rank: int, t: Tensor, parameterization: str
+    ) -> Tensor:
+        """`ddpm_ref.rank_limited_excess`."""
+        schedule = self.schedule(setting)
+        return rank_limited_excess(
+            eigenvalues, rank, t, schedule, parameterization=parameterization
+        )
 
     def sampler_step(
         self,

@@ -2,6 +2,7 @@
 
 from ddpm_ref.conformance.lawbook import (
     bound,
+    capacity,
     denoiser,
     density,
     expectation,
@@ -33,6 +34,7 @@ LAWS: dict[str, Law] = {
         pointwise,
         expectation,
         denoiser,
+        capacity,
         information,
         sampling,
         training,

@@ -6,6 +6,7 @@ for mutant in MUTANTS.values():
 
 from ddpm_ref.conformance.mutants import (  # noqa: F401 - importing a topic registers its mutants
     bounds,
+    capacity,
     chains,
     densities,
     expectations,
