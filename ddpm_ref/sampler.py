@@ -10,9 +10,9 @@ A model's prediction at x_t is a pair (x̂_0, ε̂) with x_t = √ᾱ_t x̂_0 + 
     ddim       η² β̃_t       η² β̃_t       marginals are kept for every η; η = 0 is deterministic (Song et al. eq. 16)
     ddpm       β̃_t          σ²_t given    Ho et al. algorithm 2: β̃_t, β_t, a table, or learned
 
-With β̃_t = β_t (1−ᾱ_{t−1})/(1−ᾱ_t) the coefficient of ε̂ has no difference of close numbers left. For ρ_t = η²β̃_t
+With β̃_t = β_t (1−ᾱ_{t−1})/(1−ᾱ_t) and 1−ᾱ_t = β_t + (1−β_t)(1−ᾱ_{t−1}) the coefficient of ε̂ has no difference of close numbers left. For ρ_t = η²β̃_t
 
-    1−ᾱ_{t−1}−ρ_t = (1−ᾱ_{t−1}) (1 − η² β_t/(1−ᾱ_t)),                                                          (2)
+    1−ᾱ_{t−1}−ρ_t = (1−ᾱ_{t−1}) [(1−η²) β_t + (1−β_t)(1−ᾱ_{t−1})]/(1−ᾱ_t),   1−β_t = ᾱ_t/ᾱ_{t−1},               (2)
 
 and for η = 1, ρ_t = β̃_t, the mean of (1) is the posterior mean μ̃_t(x_t, x̂_0) (`ddpm_ref.process` eq. 3): a model that knows x_0 walks back along
 the forward posterior.
@@ -323,8 +323,9 @@ def _pair(
 def _direction(t: Tensor, schedule: Schedule, share: float) -> Tensor:
     """Coefficient of ε̂ in eq. (1) by eq. (2), float64 `[B]`; 0 at t = 1."""
     before = schedule.lookup("one_minus_alpha_bar", t - 1)
-    fraction = schedule.lookup("beta", t) / schedule.lookup("one_minus_alpha_bar", t)
-    return (before * (1 - share * fraction).clamp(min=0.0)).sqrt()
+    kept = schedule.lookup("alpha_bar", t) / schedule.lookup("alpha_bar", t - 1)
+    left = (1 - share) * schedule.lookup("beta", t) + kept * before
+    return (before * left / schedule.lookup("one_minus_alpha_bar", t)).sqrt()
 
 
 def _chosen(steps: object, T: int) -> Sequence[int]:

@@ -26,10 +26,8 @@ from ddpm_ref.conformance import (
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
 from ddpm_ref.conformance.mutants import MUTANTS
-from ddpm_ref.conformance.reference import RoundedReference
 from ddpm_ref.conformance.runner import (
     LawTest,
-    _rounded_error,
     examine,
     explain,
     law_test,
@@ -103,9 +101,9 @@ def test_a_planted_defect_is_found_with_its_smallest_input_and_a_snippet_that_sh
     assert outcome.witness["arguments"]["x0"] == [
         [pytest.approx(outcome.witness["arguments"]["x0"][0][0])]
     ]
-    assert outcome.witness["arguments"]["t"] == [1]
-    assert "t=1" in outcome.message
-    assert outcome.witness["exact"].startswith(str(outcome.witness["expected"])[:12])
+    (t,) = outcome.witness["arguments"]["t"]
+    assert f"t={t}" in outcome.message
+    assert float(outcome.witness["exact"]) == pytest.approx(outcome.witness["expected"], rel=1e-12)
     json.dumps(outcome.witness, allow_nan=False)
     namespace: dict[str, object] = {}
     lines = [line for line in outcome.snippet.splitlines() if "import OffByOne" not in line]
@@ -137,7 +135,8 @@ def test_one_wrong_entry_inside_a_table_is_found_and_shown_alone(name: str, law:
     witness = outcome.witness
     tensors = [value for value in witness["arguments"].values() if isinstance(value, list)]
     assert all(len(value) == 1 for value in tensors)
-    assert witness["arguments"]["t"] == [333]
+    steps = witness["arguments"]["setting"]["T"]
+    assert witness["arguments"]["t"] == [steps // 3]
     assert witness["measured"] != witness["expected"]
     assert float(witness["exact"]) == pytest.approx(witness["expected"], rel=1e-12)
 
@@ -197,7 +196,7 @@ class Nan(OwnSampler):
     ("kind", "status", "words"),
     [
         (Raises, "error", "raised KeyError"),
-        (WrongShape, "fail", "has shape [1], expected [1, 1]"),
+        (WrongShape, "fail", "has shape [3], expected [1, 3]"),
         (Nan, "fail", "= nan, expected"),
     ],
 )
@@ -227,9 +226,26 @@ class SinglePrecision(OwnSampler):
         return torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0).double()
 
 
-def test_float32_tables_are_precision_and_not_a_bug() -> None:
+def test_declared_float32_tables_are_rounding() -> None:
     (outcome, *_) = examine(LAWS["I1-marginal"], SinglePrecision())
-    assert (outcome.status, outcome.classification) == ("fail", "precision")
+    assert outcome.status == "pass"
+
+
+def test_what_declared_tables_explain_when_their_errors_add_up_is_precision() -> None:
+    """Every factor of the product off in the same direction: more than a random walk, less than a wrong formula."""
+
+    class Drifts(SinglePrecision):
+        def kept(self) -> Tensor:
+            return super().kept() * (1 + 2.0**-24) ** torch.arange(1000, dtype=torch.float64)
+
+    class Bends(SinglePrecision):
+        def kept(self) -> Tensor:
+            return super().kept() * (1 + 1e-4) ** torch.arange(1000, dtype=torch.float64)
+
+    (outcome, *_) = examine(LAWS["I1-marginal"], Drifts())
+    assert outcome.classification in (None, "precision")
+    (outcome, *_) = examine(LAWS["I1-marginal"], Bends())
+    assert outcome.classification == "bug"
 
 
 def test_the_same_error_without_the_declaration_is_a_bug() -> None:
@@ -249,7 +265,7 @@ class RoundsEarly(OwnSampler):
 def test_what_holds_in_float64_and_fails_below_is_precision() -> None:
     outcomes = examine(LAWS["I15-noise"], RoundsEarly())
     assert outcomes[0].status == "pass"
-    assert {o.classification for o in outcomes[1:]} == {"precision"}
+    assert [o.classification for o in outcomes[1:]] == ["precision", "severe", "severe"]
 
 
 class SigmaSpace(OwnSampler):
@@ -354,11 +370,6 @@ def test_a_schedule_of_ones_own_is_judged_by_its_beta() -> None:
         assert judge(LAWS[name], Mine(), FLOAT64).status == "pass"
 
 
-def test_rounded_tables_violate_what_depends_on_the_clean_end() -> None:
-    assert judge(LAWS["I15-rest"], RoundedReference(torch.float32), FLOAT64).failed
-    assert judge(LAWS["I9-kl"], RoundedReference(torch.float32), FLOAT64).status == "pass"
-
-
 def test_refusing_an_undefined_conversion_is_right_and_inventing_one_is_not() -> None:
     class Invents(Reference):
         def convert(
@@ -436,7 +447,7 @@ def test_the_explanation_says_what_should_hold_and_what_was_found() -> None:
 def test_a_defect_in_the_reference_is_no_rounding_of_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The yardstick of rounding is made of the same formulas: once they are wrong, it explains nothing."""
+    """Truth and allowance have no part of the code under test: its own defect is a bug like anybody's."""
     right = process.posterior_coefficients
 
     def wrong(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
@@ -444,9 +455,7 @@ def test_a_defect_in_the_reference_is_no_rounding_of_its_own(
         return on_x0, on_x_t * 1.001
 
     monkeypatch.setattr(process, "posterior_coefficients", wrong)
-    _rounded_error.cache_clear()
     outcomes = examine(LAWS["I2-mean"], Reference())
-    _rounded_error.cache_clear()
     assert outcomes[0].dtype == "float64"
     assert outcomes[0].classification == "bug"
 

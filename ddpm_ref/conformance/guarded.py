@@ -74,11 +74,15 @@ class Guarded:
         )
         return value.to(self.widest) if wider else fresh(value)
 
-    def _call(self, name: str, *arguments: Any) -> Any:
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """The method's answer to these very arguments, not to copies of them."""
+        return self._call(name, *arguments, copied=False)
+
+    def _call(self, name: str, *arguments: Any, copied: bool = True) -> Any:
         method = getattr(self.bare, name)
         _check_signature(name, method, arguments)
         with usual_state():
-            result = method(*(self.own(value) for value in arguments))
+            result = method(*(self.own(value) for value in arguments) if copied else arguments)
         complaint = _complaint(name, result)
         if complaint:
             raise InterfaceError(f"{complaint} (raise NotOffered for what you lack)", method)

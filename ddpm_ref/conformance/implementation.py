@@ -30,6 +30,7 @@ plain reading and holds on a declared one is reported as *convention*, with the 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -138,6 +139,21 @@ class Implementation:
     """Dtypes of samples that the library accepts."""
     table_dtype: torch.dtype = torch.float64
     """The precision in which the library keeps its schedule."""
+    compute_dtype: torch.dtype | None = torch.float32
+    """The least exact dtype of arithmetic: bf16 and fp16 samples are computed with in float32, and each result is rounded once. None: in their own."""
+    keeps_dtype: bool = True
+    """Results of the shape of a sample (x_t, targets, conversions, steps) have the dtype of the samples; False: float32 where samples are narrower."""
+    density_dtypes: tuple[torch.dtype, ...] = (torch.float64, torch.float32)
+    """Dtypes in which densities, KL divergences, weights and losses are asked, those of `dtypes`."""
+    differentiable: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Method → the arguments through which its gradient has to flow, where that differs from the method's docstring; () for a method under `no_grad`.
+    Where a gradient flows without having to, it is right."""
+    other_lengths: bool = False
+    """Schedules that `settings()` has by name exist at every T; rescaled or respaced, where it has one that is."""
+    own_schedules: bool = False
+    """Any `Setting` with `beta` or `log_snr` is accepted, and not only those of `settings()`."""
+    calls_a_step: int = 1
+    """How often `bound` and `sample` call the model at each step."""
     conventions: tuple[Convention, ...] = ()
     """Meanings of its own that the library has on purpose."""
 

@@ -1,16 +1,20 @@
-"""Putting one implementation under one law: run the cases, measure, and say what failed, where, and how to see it.
+"""Putting one implementation under one law: run the cases, measure, and say what failed, where, how badly, and how to see it.
 
 A case ends in one of five ways: the result agrees; it differs; the method is not offered; it raises; or the result is not
-comparable (wrong shape, NaN). Whatever happens, the next case runs. The outcome reports the largest error over all cases,
-and as witness the *smallest* failing input: fewest numbers, then smallest T, then the element with the largest error.
+comparable (wrong shape, NaN). Whatever happens, the next case runs.
+
+**Class.** A failure is `precision` where the error lies within the case's leeway, what plain rounding at the declared `table_dtype` explains, and
+`severe` where that leaves no correct digit; else it is a `bug`. `adapter` is what only the adapter can be the reason of.
+
+**Witness.** The worst case of the class that is reported, cut to the one sample or element that fails, if it fails alone.
+
+**Root.** Failures that share an exception, or that occur under some of the settings only and under the same ones, have one.
 
 Every call goes through `ddpm_ref.conformance.guarded`: what an implementation does to its inputs or to the state of torch cannot
 corrupt the truth.
 """
 
-import copy
 import math
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,8 +25,9 @@ from torch import Tensor
 from ddpm_ref.conformance.guarded import Guarded, InterfaceError, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
-from ddpm_ref.conformance.lawbook.truth import digits
+from ddpm_ref.conformance.lawbook.truth import truth
 from ddpm_ref.conformance.setting import Setting
+from ddpm_ref.conformance.witness import described, name_of, of, raised, snippet, witness
 
 DTYPE_NAMES = {
     torch.float64: "float64",
@@ -30,14 +35,12 @@ DTYPE_NAMES = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
-
-
 ROUNDING_FACTOR = 16.0
-"""How many eps of the condition are rounding: right code stays below a quarter of it."""
-
 ADAPTER = "adapter"
 MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
 """What only the adapter itself can be the reason of."""
+CLASSES = (ADAPTER, "bug", "severe", "precision")
+"""Of failures that no convention explains, the worst first."""
 
 _BLUNT = 0.05
 
@@ -51,15 +54,17 @@ class Outcome:
         implementation: name of the adapter.
         dtype: dtype of the inputs.
         status: `pass`, `fail`, `not-offered`, or `error` (it raised).
-        error: largest error over all cases in units of the law's scale; inf for NaN, a wrong shape or an exception.
-        tolerance: the largest error allowed.
+        error: of the element nearest to (or farthest beyond) what is allowed, in units of the law's scale; inf for NaN, a wrong shape or an exception.
+        tolerance: what is allowed there.
         cases: number of questions answered.
         message: one line that says what went wrong where, or why nothing was offered.
-        witness: the smallest failing input: method, arguments, element, measured, expected, 50 digits where known.
+        witness: the worst failing input: method, arguments, element, measured, expected, 50 digits where known.
         snippet: Python that shows it.
-        classification: `bug`, `precision` or `convention` where the law fails, see `ddpm_ref.conformance.runner`; `adapter` where
-            the adapter does not keep to the interface, so that nothing was learned about the code behind it.
+        classification: `bug`, `severe`, `precision`, `convention` or `adapter` where the law fails; see `ddpm_ref.conformance.runner`.
         convention: the declared words where the failure is a convention.
+        root: failures with the same root have one cause, "" for none that is known.
+        lost: an element that fails has no correct digit.
+        places: where it fails: `{method, setting, words, dtype, cases, error, classification}`, one for each setting and choice of words.
     """
 
     law: str
@@ -74,6 +79,9 @@ class Outcome:
     snippet: str = ""
     classification: str | None = None
     convention: str | None = None
+    root: str = ""
+    lost: bool = False
+    places: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def failed(self) -> bool:
@@ -82,24 +90,40 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One case that went wrong."""
+class Limits:
+    """What an error may be where the case does not say it: `figure` × its scale + 16 roundings of its table condition."""
 
-    case: Case
-    error: float
-    message: str
-    index: tuple[int, ...] = ()
-    measured: float = math.nan
-    raised: bool = False
-    mistake: bool = False
+    figure: float
+    table: float
+    measures: str
 
 
 @dataclass(frozen=True)
-class Rounding:
-    """What an error may be: `arithmetic` × the case's scale + `table` × its table condition."""
+class Answer:
+    """One case's result: how far it uses up what is allowed, and what is wrong with it.
 
-    arithmetic: float
-    table: float
+    Attributes:
+        excess: the largest error over what is allowed there; above 1 it fails.
+        error: that error in the case's scale.
+        limit: what is allowed there.
+        kind: the class of the failure, "" for none.
+        message: one line.
+        index: the element.
+        measured: its value.
+        raised: an exception came instead.
+        lost: an element that fails has no correct digit.
+    """
+
+    case: Case
+    excess: float = 0.0
+    error: float = 0.0
+    limit: float = 0.0
+    kind: str = ""
+    message: str = ""
+    index: tuple[int, ...] = ()
+    measured: float = math.nan
+    raised: bool = False
+    lost: bool = False
 
 
 def judge(
@@ -111,68 +135,96 @@ def judge(
         law: the law.
         implementation: the adapter.
         dtype: of the inputs.
-        stop_early: the first failing case is enough (then the witness is not the smallest).
+        stop_early: the first failing case is enough (then the witness is not the worst).
     """
     asked = dtype if dtype in implementation.dtypes else widest(implementation)
-    tolerance = _tolerance(law, dtype, asked)
+    limits = _limits(law, dtype, asked, implementation)
     blank = Outcome(
-        law.id, implementation.name, DTYPE_NAMES[asked], "not-offered", 0.0, tolerance, 0
+        law.id, implementation.name, DTYPE_NAMES[asked], "not-offered", 0.0, limits.figure, 0
     )
-    if tolerance > _BLUNT and law.measures == "rounding":
+    if asked != dtype and limits.figure > _BLUNT and law.measures == "rounding":
         message = f"a statement that {DTYPE_NAMES[asked]} can decide; declared are {_listed(implementation.dtypes)}"
         return replace(blank, message=message)
-    rounding = Rounding(tolerance, ROUNDING_FACTOR * torch.finfo(implementation.table_dtype).eps)
-    worst, answered, findings, missing = 0.0, 0, [], ""
+    answers: list[Answer] = []
+    missing = ""
     candidate = Guarded(implementation)
     for case in _cases(law, implementation, dtype):
         if isinstance(case, NotOffered):
             missing = missing or str(case)
             break
         if isinstance(case, BaseException):
-            message = f"no case can be made: {described(case)}; look at settings()"
-            return replace(
-                blank,
-                status="error",
-                error=math.inf,
-                message=message,
-                classification=ADAPTER,
-            )
+            return _unasked(blank, case)
         try:
-            error, finding = _narrowed(case, candidate, rounding)
+            answers.append(_ask(case, candidate, limits))
         except NotOffered as reason:
             missing = missing or str(reason)
             if not law.mixed and not _overrides(implementation, case.method):
                 break
             continue
-        answered += 1
-        worst = max(worst, error)
-        if finding is not None:
-            findings.append(finding)
-            if stop_early:
-                break
-    if not answered:
+        if stop_early and answers[-1].kind:
+            break
+    if not answers:
         return replace(blank, message=missing or "a schedule in settings() that it speaks about")
-    if not findings:
-        return replace(blank, status="pass", error=worst, cases=answered)
-    smallest = min(findings, key=_reading_effort)
+    nearest = max(answers, key=lambda answer: answer.excess)
+    blank = replace(blank, cases=len(answers), error=nearest.error, tolerance=nearest.limit)
+    failed = [answer for answer in answers if answer.kind]
+    if not failed:
+        return replace(blank, status="pass")
+    return _failure(blank, law, implementation, candidate, limits, answers, failed)
+
+
+def _unasked(blank: Outcome, failure: BaseException) -> Outcome:
+    message = f"no case can be made: {described(failure)}; look at settings()"
     return replace(
         blank,
-        status="error" if smallest.raised else "fail",
-        error=worst,
-        cases=answered,
-        message=f"{len(findings)} of {answered} cases fail; {smallest.message}",
-        witness=_witness(smallest),
-        snippet=_snippet(law, implementation, smallest),
-        classification=ADAPTER if smallest.mistake else None,
+        status="error",
+        error=math.inf,
+        message=message,
+        classification=ADAPTER,
+        root=described(failure),
     )
 
 
-def _tolerance(law: Law, dtype: torch.dtype, asked: torch.dtype) -> float:
+def _failure(
+    blank: Outcome,
+    law: Law,
+    implementation: Implementation,
+    candidate: Guarded,
+    limits: Limits,
+    answers: Sequence[Answer],
+    failed: Sequence[Answer],
+) -> Outcome:
+    kind = min((answer.kind for answer in failed), key=CLASSES.index)
+    of_kind = [answer for answer in failed if answer.kind == kind]
+    worst = min(of_kind, key=lambda a: (a.raised, -a.excess, a.case.size))
+    shown = _narrowed(worst, candidate, limits)
+    comparable = shown.case.expected.numel() > 0 and not shown.raised and not shown.case.must_refuse
+    return replace(
+        blank,
+        status="error" if worst.raised else "fail",
+        error=worst.error,
+        tolerance=worst.limit,
+        message=f"{len(failed)} of {len(answers)} cases fail; {shown.message}",
+        witness=witness(
+            shown.case, shown.index, shown.measured, shown.message, comparable=comparable
+        ),
+        snippet=snippet(law, implementation, shown.case, shown.message),
+        classification=kind,
+        root=_root(worst, answers, failed),
+        lost=any(answer.lost for answer in of_kind) or not math.isfinite(worst.error),
+        places=_places(failed, blank.dtype),
+    )
+
+
+def _limits(
+    law: Law, dtype: torch.dtype, asked: torch.dtype, implementation: Implementation
+) -> Limits:
     """The law's figure; where its dtype is not one that the implementation takes, in proportion to what it was asked in."""
     figure = law.tolerances[dtype]
-    if asked == dtype or law.measures != "rounding":
-        return figure
-    return figure * torch.finfo(asked).eps / torch.finfo(dtype).eps
+    if asked != dtype and law.measures == "rounding":
+        figure *= torch.finfo(asked).eps / torch.finfo(dtype).eps
+    table = ROUNDING_FACTOR * torch.finfo(implementation.table_dtype).eps
+    return Limits(figure, table, law.measures)
 
 
 def _listed(dtypes: Sequence[torch.dtype]) -> str:
@@ -194,44 +246,36 @@ def _overrides(implementation: Implementation, method: str) -> bool:
     return getattr(type(implementation), method) is not getattr(Implementation, method)
 
 
-def _reading_effort(finding: Finding) -> tuple[bool, int, int]:
-    setting = finding.case.arguments.get("setting")
-    return finding.raised, finding.case.size, setting.T if isinstance(setting, Setting) else 0
-
-
-def _narrowed(case: Case, candidate: Guarded, tolerance: Rounding) -> tuple[float, Finding | None]:
-    """The case's error; the finding is that of the one failing sample, if it fails without its batch."""
-    error, finding = _ask(case, candidate, tolerance)
-    if finding is None or not finding.index or not case.separable:
-        return error, finding
+def _narrowed(answer: Answer, candidate: Guarded, limits: Limits) -> Answer:
+    """The one failing element or sample, if it fails in the same way without its company."""
+    if not answer.index or not answer.case.separable:
+        return answer
     try:
-        return error, _ask(sample(case, finding.index[0]), candidate, tolerance)[1] or finding
+        alone = _ask(sample(answer.case, answer.index), candidate, limits)
     except NotOffered:  # of single samples; of the batch it was
-        return error, finding
+        return answer
+    return alone if alone.kind == answer.kind else answer
 
 
-def _ask(case: Case, candidate: Guarded, tolerance: Rounding) -> tuple[float, Finding | None]:
+def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
     try:
         result = _result(case, candidate)
     except NotOffered:
         raise
-    except ValueError as refusal:
-        if case.may_refuse or case.must_refuse:
-            return 0.0, None
-        return math.inf, Finding(case, math.inf, _raised(case, refusal), raised=True)
     except (Exception, SystemExit) as failure:  # whatever the code under test does is a result
-        mistake = isinstance(failure, MISTAKES)
-        return math.inf, Finding(
-            case, math.inf, _raised(case, failure), raised=True, mistake=mistake
-        )
+        if isinstance(failure, ValueError) and (case.may_refuse or case.must_refuse):
+            return Answer(case)
+        kind = ADAPTER if isinstance(failure, MISTAKES) else "bug"
+        said = raised(case, failure)
+        return Answer(case, math.inf, math.inf, 0.0, kind, said, raised=True)
     if case.must_refuse:
         return _refused(case, result)
     if result.shape != case.expected.shape:
         message = (
-            f"{_name(case)} has shape {list(result.shape)}, expected {list(case.expected.shape)}"
+            f"{name_of(case)} has shape {list(result.shape)}, expected {list(case.expected.shape)}"
         )
-        return math.inf, Finding(case, math.inf, message)
-    return _compare(case, result, tolerance)
+        return Answer(case, math.inf, math.inf, 0.0, "bug", message)
+    return _compare(case, result, limits)
 
 
 def _result(case: Case, candidate: Guarded) -> Tensor:
@@ -240,152 +284,124 @@ def _result(case: Case, candidate: Guarded) -> Tensor:
     returned = getattr(candidate, case.method)(*case.arguments.values())
     selected = case.select(returned)
     if selected is None:
-        raise NotOffered(f"{candidate.name} offers no {_name(case)}")
+        raise NotOffered(f"{candidate.name} offers no {name_of(case)}")
     return _readable(case, selected)
 
 
 def _readable(case: Case, result: Tensor) -> Tensor:
     """The result, which has to hold real numbers: an imaginary part would vanish in the comparison."""
     if result.is_complex():
-        raise TypeError(f"{_name(case)} has dtype {result.dtype}; real numbers are expected")
+        raise TypeError(f"{name_of(case)} has dtype {result.dtype}; real numbers are expected")
     if result.is_meta or result.layout != torch.strided:
         raise TypeError(
-            f"{_name(case)} is a tensor on {result.device} of layout {result.layout}; a dense one with data is expected"
+            f"{name_of(case)} is a tensor on {result.device} of layout {result.layout}; a dense one with data is expected"
         )
     return result.detach()
 
 
-def _refused(case: Case, result: Tensor) -> tuple[float, Finding | None]:
+def _refused(case: Case, result: Tensor) -> Answer:
     if result.numel() and bool(torch.isinf(result).all()):
-        return 0.0, None
+        return Answer(case)
     value = result.flatten()[0].item() if result.numel() else math.nan
-    message = f"{_name(case)} = {value!r} where no finite value exists: a ValueError is right"
-    return math.inf, Finding(case, math.inf, message, measured=value)
+    message = f"{name_of(case)} = {value!r} where no finite value exists: a ValueError is right"
+    return Answer(case, math.inf, math.inf, 0.0, "bug", message, measured=value)
 
 
-def _compare(case: Case, result: Tensor, tolerance: Rounding) -> tuple[float, Finding | None]:
+def _compare(case: Case, result: Tensor, limits: Limits) -> Answer:
     measured = result.to(device="cpu", dtype=torch.float64)
-    same = measured == case.expected  # equal infinities agree
-    if not same.numel():
-        return 0.0, None
-    gap = (measured - case.expected).abs()
-    allowed = tolerance.arithmetic * torch.as_tensor(case.scale) + tolerance.table * case.table
-    error = _or_infinite(torch.where(same, 0.0, gap / case.scale))
-    excess = _or_infinite(torch.where(same, 0.0, gap / allowed))
+    if not measured.numel():
+        return Answer(case)
+    allowance = _allowance(case, limits)
+    gap = torch.where(measured == case.expected, 0.0, (measured - case.expected).abs())
+    excess = _or_infinite(torch.where(gap == 0, 0.0, gap / allowance))
+    excess = torch.where(allowance.isinf(), 0.0, excess)
     worst, position = excess.flatten().max(0)
+    index = tuple(int(k) for k in torch.unravel_index(position, excess.shape))
+    scale = torch.as_tensor(case.scale).expand(excess.shape)[index]
+    limit = float(allowance.expand(excess.shape)[index] / scale)
+    off = float(_or_infinite(gap / scale)[index])
     if worst <= 1:
-        return float(error.max()), None
-    index = tuple(int(k) for k in torch.unravel_index(position, error.shape))
-    got, right, off = float(measured[index]), float(case.expected[index]), float(error[index])
+        return Answer(case, float(worst), off, limit)
+    got, right = float(measured[index]), float(case.expected[index])
     where = f" at {list(index)}" if index else ""
-    limit = allowed / case.scale
     message = (
-        f"{_name(case)}{_of(case, index)}{where} = {got!r}, expected {right!r} "
-        f"(error {off:.3g}, tolerance {float(limit.expand(error.shape)[index]):.3g})"
+        f"{name_of(case)}{of(case, index)}{where} = {got!r}, expected {right!r} "
+        f"(error {off:.3g}, tolerance {limit:.3g})"
     )
-    return off, Finding(case, off, message, index, got)
+    lost = bool(((gap >= case.expected.abs()) & (case.expected != 0) & (excess > 1)).any())
+    kind = "bug"
+    if limits.measures == "rounding" and _explained(case, gap, excess, allowance, limits):
+        kind = "severe" if lost else "precision"
+    return Answer(case, float(worst), off, limit, kind, message, index, got, lost=lost)
+
+
+def _allowance(case: Case, limits: Limits) -> Tensor:
+    if case.allowance is not None:
+        return case.allowance
+    return limits.figure * torch.as_tensor(case.scale) + limits.table * torch.as_tensor(case.table)
+
+
+def _explained(case: Case, gap: Tensor, excess: Tensor, allowance: Tensor, limits: Limits) -> bool:
+    """Every failing element lies within the leeway."""
+    leeway = _leeway(case, allowance, limits).expand(gap.shape)
+    return bool((gap <= leeway)[excess > 1].all())
+
+
+def _leeway(case: Case, allowance: Tensor, limits: Limits) -> Tensor:
+    """Where the case does not say it: the roundings of the most fragile table of its setting, added up over all steps."""
+    if case.leeway is not None:
+        return case.leeway
+    setting = case.arguments.get("setting")
+    try:
+        known = truth(setting) if isinstance(setting, Setting) else None
+    except NotOffered:
+        known = None
+    if known is None:
+        return allowance
+    return allowance + limits.table * known.fragility * torch.as_tensor(case.scale)
 
 
 def _or_infinite(error: Tensor) -> Tensor:
     return torch.where(torch.isnan(error), math.inf, error)
 
 
-def _name(case: Case) -> str:
-    return case.label or case.method
+def _words(case: Case) -> str:
+    """The choices among the arguments: `eps → x0`, `elbo, v`."""
+    parts = [v for v in case.arguments.values() if isinstance(v, str)]
+    if "source" in case.arguments:
+        return " → ".join(parts)
+    return ", ".join(parts)
 
 
-def _of(case: Case, index: tuple[int, ...]) -> str:
-    """The words among the arguments, and the step of the failing sample."""
-    parts = [str(v) for v in case.arguments.values() if isinstance(v, Setting)]
-    parts += [repr(v) for v in case.arguments.values() if isinstance(v, str)]
-    t = case.arguments.get("t")
-    if isinstance(t, Tensor) and t.ndim == 1 and index and index[0] < len(t):
-        parts.append(f"t={int(t[index[0]])}")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
-def _raised(case: Case, failure: BaseException) -> str:
-    return f"{_name(case)}{_of(case, ())} raised {described(failure)}"
-
-
-def described(failure: BaseException) -> str:
-    """Type, text and line of an exception, on one line."""
-    if isinstance(failure, InterfaceError):
-        return f"TypeError: {_text(failure)} ({failure.place})"
-    frame = traceback.extract_tb(failure.__traceback__)[-1]
-    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
-    said = f"{type(failure).__name__}: {_text(failure)}"
-    # A stub raises this, whose author means NotOffered.
-    if isinstance(failure, NotImplementedError):
-        said += "; raise NotOffered for what you lack"
-    return f"{said} ({place})"
-
-
-def _text(failure: BaseException) -> str:
-    try:
-        return " ".join(str(failure).split())
-    except Exception as worse:  # theirs: even the message of an exception may be code that fails
-        return f"its message cannot be read, {type(worse).__name__}"
-
-
-def _witness(finding: Finding) -> dict[str, Any]:
-    case, index = finding.case, finding.index
-    comparable = finding.case.expected.numel() > 0 and not finding.raised and not case.must_refuse
-    right = case.expected[index] if comparable and len(index) == case.expected.ndim else None
-    exact = case.exact(index) if case.exact is not None and right is not None else None
-    return {
-        "method": _name(case),
-        "arguments": {name: _plain(value) for name, value in case.arguments.items()},
-        "index": list(index),
-        "measured": finding.measured,
-        "expected": None if right is None else float(right),
-        "exact": None if exact is None else digits(exact),
-        "message": finding.message,
-    }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.tolist()
-    if isinstance(value, Setting):
-        return {
-            name: content for name, content in vars(value).items() if content not in (None, False)
+def _places(failed: Sequence[Answer], dtype: str) -> tuple[Mapping[str, Any], ...]:
+    grouped: dict[tuple[str, str, str], list[Answer]] = {}
+    for answer in failed:
+        setting = answer.case.arguments.get("setting")
+        where = str(setting) if isinstance(setting, Setting) else ""
+        key = (name_of(answer.case), where, _words(answer.case))
+        grouped.setdefault(key, []).append(answer)
+    return tuple(
+        {
+            "method": method,
+            "setting": setting,
+            "words": words,
+            "dtype": dtype,
+            "shapes": sorted({str(list(a.case.expected.shape)) for a in those}),
+            "cases": len(those),
+            "error": max(a.error for a in those),
+            "classification": min((a.kind for a in those), key=CLASSES.index),
         }
-    return value if isinstance(value, (int, float, str, type(None))) else str(value)
-
-
-def _snippet(law: Law, implementation: Implementation, finding: Finding) -> str:
-    """Few lines that show the failing element, or that rerun the law where a call cannot be written down."""
-    kind = type(implementation)
-    head = [f"from {kind.__module__} import {kind.__qualname__}"]
-    case = finding.case
-    writable = all(not callable(v) for v in case.arguments.values())
-    if case.run is not None or not writable:
-        lines = [
-            *head,
-            "from ddpm_ref.conformance import law_test",
-            f"law_test({law.id!r})({kind.__qualname__}())",
-        ]
-        return "\n".join(lines)
-    if any(isinstance(v, Setting) for v in case.arguments.values()):
-        head.append("from ddpm_ref.conformance import Setting")
-    arguments = ", ".join(_source(v) for v in case.arguments.values())
-    return "\n".join(
-        [
-            "import torch",
-            *head,
-            f"result = {kind.__qualname__}().{case.method}({arguments})",
-            f"print(result)  # {finding.message}",
-        ]
+        for (method, setting, words), those in grouped.items()
     )
 
 
-def _source(value: Any) -> str:
-    if isinstance(value, Tensor):
-        return f"torch.tensor({value.tolist()!r}, dtype={value.dtype})"
-    if isinstance(value, Setting):
-        default = Setting(value.name, value.T)
-        extra = {k: v for k, v in vars(value).items() if getattr(default, k) != v}
-        words = "".join(f", {name}={content!r}" for name, content in extra.items())
-        return f"Setting({value.name!r}, {value.T}{words})"
-    return repr(copy.copy(value))
+def _root(worst: Answer, answers: Sequence[Answer], failed: Sequence[Answer]) -> str:
+    """The exception; else the settings, where it is only some of those asked about that fail."""
+    if worst.raised:
+        return worst.message.partition(" raised ")[2]
+
+    def names(those: Sequence[Answer]) -> set[str]:
+        return {str(a.case.arguments.get("setting", "")) for a in those}
+
+    some, every = names(failed), names(answers)
+    return "settings " + ", ".join(sorted(some)) if some < every else ""

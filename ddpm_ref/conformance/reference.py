@@ -1,11 +1,8 @@
 """Our own implementation under the laws: an adapter like any other, one call per method.
 
-`Reference` is also what the mutants override, one method at a time, and the yardstick of classification: `rounded(dtype)` is
-the same formulas on a schedule whose tables were formed naively in that dtype, so that a failure which it shares is one
-of precision and not of a formula.
+`Reference` is also what the mutants override, one method at a time.
 """
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -30,6 +27,7 @@ from ddpm_ref.sampler import SamplerRule, sample, step
 from ddpm_ref.schedule import (
     SCHEDULES,
     Schedule,
+    compute_dtype,
     rescale_to_zero_terminal_snr,
     schedule_from_beta,
     schedule_from_log_snr,
@@ -58,6 +56,7 @@ class Reference(Implementation):
 
     name = "ddpm_ref"
     version = __version__
+    other_lengths = own_schedules = True
 
     def schedule(self, setting: Setting) -> Schedule:
         """The schedule that every method uses: the one place where a mutant exchanges it."""
@@ -262,12 +261,19 @@ class Reference(Implementation):
         sampler: str,
         eta: float,
     ) -> Tensor:
-        """`ddpm_ref.sampler.step`, with the noise that its Gaussian asks for."""
+        """`ddpm_ref.sampler.step`, with the noise that its Gaussian asks for; a state is float32 or wider, as in `sample`."""
         rule = SamplerRule(sampler, eta=eta if sampler == "ddim" else None)
+        wide = compute_dtype(x_t.dtype)
         reached = step(
-            prediction, x_t, t, self.schedule(setting), parameterization=parameterization, rule=rule
+            prediction.to(wide),
+            x_t.to(wide),
+            t,
+            self.schedule(setting),
+            parameterization=parameterization,
+            rule=rule,
         )
-        return reached.mean + torch.exp(0.5 * reached.log_var) * noise
+        state = reached.mean + torch.exp(0.5 * reached.log_var) * noise.to(wide)
+        return state.to(x_t.dtype)
 
     def sample(
         self,
@@ -320,60 +326,3 @@ def _terms(terms: ElboTerms) -> Bound:
         total=terms.total,
         bits_per_dim=terms.bits_per_dim,
     )
-
-
-class RoundedReference(Reference):
-    """The reference with everything formed plainly in one dtype, as it is usually written.
-
-    1−ᾱ and β = 1 − ᾱ_t/ᾱ_{t−1} are differences of the running product, and so is DDIM's √(1−ᾱ_{t−1}−σ²): what these formulas lose is
-    lost to rounding, and not to a wrong formula.
-
-    Args:
-        dtype: dtype of the tables.
-    """
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.table_dtype = dtype
-        self.name = f"ddpm_ref with {dtype} tables"
-
-    def schedule(self, setting: Setting) -> Schedule:
-        """The rounded schedule."""
-        exact = super().schedule(setting)
-        kept = torch.cumprod(1 - exact.beta.to(self.table_dtype), 0)
-        beta = 1 - kept / torch.cat([kept[:1], kept[:-1]])
-        rest = 1 - kept
-        log_snr = (kept.double() / rest.double()).log()
-        log_snr[0] = math.inf
-        if setting.zero_terminal_snr:
-            log_snr[-1] = -math.inf
-        return Schedule(beta.double(), log_snr, exact.timesteps)
-
-    def sampler_step(
-        self,
-        setting: Setting,
-        prediction: Tensor,
-        x_t: Tensor,
-        t: Tensor,
-        noise: Tensor,
-        parameterization: str,
-        sampler: str,
-        eta: float,
-    ) -> Tensor:
-        """As the reference for `ddpm`; for `ddim` Song et al.'s eq. 12 as it stands."""
-        if sampler != "ddim":
-            return super().sampler_step(
-                setting, prediction, x_t, t, noise, parameterization, sampler, eta
-            )
-        schedule = self.schedule(setting)
-        x0, eps = (
-            convert(prediction, x_t, t, schedule, source=parameterization, to=to)
-            for to in ("x0", "eps")
-        )
-        kept = schedule.alpha_bar.to(x_t.dtype)[t - 1]
-        deviation = eta * schedule.posterior_variance.to(x_t.dtype)[t].sqrt()
-        # 0 up to rounding where η = 1 and ᾱ_t = 0: its size counts here, and not its sign.
-        direction = (1 - kept - deviation**2).abs().sqrt()
-        scales = (kept.sqrt(), direction, deviation)
-        parts = zip(scales, (x0, eps, noise), strict=True)
-        terms = [scale.reshape(-1, *[1] * (x_t.ndim - 1)) * part for scale, part in parts]
-        return terms[0] + terms[1] + terms[2]

@@ -8,10 +8,10 @@ import difflib
 import inspect
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.judge import described
 from ddpm_ref.conformance.lawbook.law import settings_of
 from ddpm_ref.conformance.lawbook.truth import DEFINITIONS
 from ddpm_ref.conformance.setting import Setting
+from ddpm_ref.conformance.witness import described
 
 _CLOSE = 0.8
 

@@ -2,30 +2,26 @@
 
 The rule of classification, in this order:
 
-1. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares for this law.
-2. **precision**: the law holds in a higher dtype (or fails there for one of these two reasons) and fails only below; or it fails by no more than sixteen times what the right formulas
-   err on tables that are kept in the declared `table_dtype` and formed plainly (1−ᾱ by subtraction).
-3. **bug**: it fails in float64 otherwise, or in the highest dtype that the implementation accepts; then below it too.
+1. **adapter**: what only the adapter can be the reason of: a signature, the type of a result, `settings`.
+2. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares for this law.
+3. **precision**: the error is what rounding at the declared `table_dtype` explains (`judge`), or the law holds in a higher dtype, or fails there for
+   this reason; **severe** where no correct digit is left.
+4. **bug**: it fails otherwise; then below that dtype too. An exception, a wrong shape or a NaN in the highest dtype is one.
 
-An exception or a wrong shape is a bug unless a declared reading avoids it. Where chance or discretization separates right from wrong, nothing is
-a matter of precision. What only the adapter can be the reason of (a signature, the type of a result, `settings`) is classified **adapter**.
+Where chance, discretization or a count separates right from wrong, nothing is a matter of precision.
 """
 
-import math
 import unittest
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import torch
 
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.judge import ADAPTER, Outcome, described, judge
+from ddpm_ref.conformance.judge import ADAPTER, Outcome, judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
-from ddpm_ref.conformance.reference import Reference, RoundedReference
+from ddpm_ref.conformance.witness import described
 from ddpm_ref.validation import unknown_name
-
-_ROUNDING_FACTOR = 16.0
 
 
 def examine(law: Law, implementation: Implementation) -> tuple[Outcome, ...]:
@@ -35,7 +31,7 @@ def examine(law: Law, implementation: Implementation) -> tuple[Outcome, ...]:
     outcomes: list[Outcome] = []
     for dtype in dtypes:
         outcome = judge(law, implementation, dtype)
-        if outcome.failed and outcome.classification is None:
+        if outcome.failed and outcome.classification != ADAPTER:
             above = [o.classification for o in outcomes if o.status != "not-offered"]
             outcome = classify(law, implementation, dtype, outcome, above=above)
         outcomes.append(outcome)
@@ -62,26 +58,10 @@ def classify(
         if judge(law, reading, dtype).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
-    if law.measures != "rounding":
-        return replace(outcome, classification="bug")
-    if above:
-        return replace(outcome, classification="bug" if "bug" in above else "precision")
-    if not math.isfinite(outcome.error):
-        return replace(outcome, classification="bug")
-    rounding = _ROUNDING_FACTOR * _rounded_error(law.id, dtype, implementation.table_dtype)
-    return replace(outcome, classification="precision" if outcome.error <= rounding else "bug")
-
-
-@lru_cache(maxsize=256)
-def _rounded_error(law: str, dtype: torch.dtype, table_dtype: torch.dtype) -> float:
-    """How much the right formulas err under a law on tables of that dtype; 0 where that has no figure.
-
-    Formulas that break the law on exact tables are not the right ones: somebody is changing `ddpm_ref`.
-    """
-    if judge(LAWS[law], Reference(), dtype).failed:
-        return 0.0
-    outcome = judge(LAWS[law], RoundedReference(table_dtype), dtype)
-    return outcome.error if math.isfinite(outcome.error) else 0.0
+    if not above or "bug" in above or law.measures != "rounding":
+        return outcome if "bug" not in above else replace(outcome, classification="bug")
+    kind = "severe" if outcome.lost else "precision"
+    return replace(outcome, classification=kind)
 
 
 def verify(

@@ -15,8 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw, probe_steps, settings_with_truth
+from ddpm_ref.conformance.lawbook.law import (
+    AGREEMENT_REASON,
+    DENSITY,
+    Case,
+    Law,
+    draw,
+    settings_with_truth,
+)
 from ddpm_ref.conformance.lawbook.truth import (
     MP,
     PARAMETERIZATIONS,
@@ -257,62 +265,6 @@ def _total(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
                 )
 
 
-def _single_terms(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        steps = torch.tensor([t for t in probe_steps(known.T) if t >= 2], dtype=torch.int64)
-        for t in (*steps.split(1), steps):
-            for space in _spaces(known):
-                for variance in VARIANCES:
-                    for wrong in (0.0, 1.0):
-                        if len(t):
-                            yield _single_term(setting, known, t, space, variance, wrong, dtype)
-
-
-def _single_term(
-    setting: Setting,
-    known: Truth,
-    t: Tensor,
-    space: str,
-    variance: str,
-    wrong: float,
-    dtype: torch.dtype,
-) -> Case:
-    """A prediction whose x0 is off by `wrong` × noise; B = D when all probe steps are asked at once, images one by one."""
-    shape = (len(t), len(t)) if len(t) > 1 else (1, 2, 3, 5)
-    x0, eps = draw(shape, 1), draw(shape, 2)
-    guess = x0 + wrong * draw(shape, 6)
-    x_t = (
-        known.column(lambda r: r.a, t, len(shape)) * x0
-        + known.column(lambda r: r.s, t, len(shape)) * eps
-    )
-    said = known.column(lambda r: (r.conversion("x0", space) or (0, 0))[0], t, len(shape)) * guess
-    said = (
-        said + known.column(lambda r: (r.conversion("x0", space) or (0, 0))[1], t, len(shape)) * x_t
-    )
-    errors = ((x0 - guess) ** 2).flatten(1).sum(1).tolist()
-    rows = [known.rows[int(k)] for k in t]
-    dims = math.prod(shape[1:])
-    expected = _floats(
-        [step_term(variance, row, dims, MP.mpf(e)) for row, e in zip(rows, errors, strict=True)]
-    )
-    one = _floats([step_term(variance, row, dims, MP.mpf(dims)) for row in rows])
-    return Case(
-        "bound_term",
-        {
-            "setting": setting,
-            "prediction": said,
-            "x0": x0,
-            "x_t": x_t,
-            "t": t,
-            "parameterization": space,
-            "variance": variance,
-        },
-        expected,
-        expected + one,
-        exact=lambda i: step_term(variance, rows[i[0]], dims, MP.mpf(errors[i[0]])),
-    )
-
-
 def _asked(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in _short(implementation):
         originals = [row.original for row in known.rows[1:]]
@@ -331,12 +283,6 @@ def _asked(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
             run=steps,
             label="steps at which the bound asks the model",
         )
-
-
-def _bits(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for dims in (1, 3, 3072):
-        nats = torch.tensor([-3.0, 0.0, 1e4], dtype=torch.float64)
-        yield Case("bits_per_dim", {"nats": nats, "dims": dims}, nats / (dims * math.log(2)))
 
 
 _DETERMINISTIC = "Relative to max(1, |value|): the noise cancels, and what remains is the rounding of the conversion, amplified by 1/ᾱ_T."
@@ -358,9 +304,9 @@ LAWS = (
         "L_t(prediction) = D·½(β̃/σ² − 1 − ln β̃/σ²) + ½(SNR(t−1) − SNR(t))·(β̃/σ²)·‖x0 − x̂0‖², in every space.",
         "Weight times squared error: objective and bound check each other.",
         "Ho et al. 2020, eq. 12.",
-        {torch.float64: 1e-8},
-        "Relative to the term itself plus that of a unit error.",
-        _single_terms,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.value("bound_term"),
     ),
     Law(
         "I4-perfect",
@@ -418,9 +364,9 @@ LAWS = (
         "bits per dim = nats/(dims · ln 2).",
         "log2 = ln/ln 2.",
         "Theis et al. 2016.",
-        {torch.float64: 1e-12},
-        "One quotient of numbers up to 1e4/ln 2.",
-        _bits,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.value("bits_per_dim"),
     ),
     Law(
         "I16-bound-steps",

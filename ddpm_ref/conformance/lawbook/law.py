@@ -9,6 +9,7 @@ B = D among them, where a wrong broadcast hides or shows.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ddpm_ref.conformance.guarded import InterfaceError
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
-from ddpm_ref.conformance.lawbook.truth import Number, Truth, truth
+from ddpm_ref.conformance.lawbook.truth import DEFINITIONS, Number, Truth, truth
 from ddpm_ref.conformance.setting import Setting
 
 SHAPES = ((1, 1), (2, 3), (5, 5), (3, 1, 7, 2))
@@ -46,6 +47,10 @@ class Case:
         separable: arguments, truth and scale have one row for each sample: a reader is shown the failing sample alone.
         table: how far the result moves, to first order, when every table entry that it uses moves by its own relative size, in
             the unit of the result; broadcastable to `expected`. Sixteen times eps of `table_dtype` of it is rounding.
+        allowance: the largest error in the unit of the result, where the question knows it element by element; it takes the place of the law's
+            figure.
+        leeway: how large an error is still one of precision.
+        elementwise: every element of the result belongs to one of each argument: a reader is shown that element alone.
     """
 
     method: str
@@ -60,6 +65,9 @@ class Case:
     must_refuse: bool = False
     separable: bool = False
     table: Tensor | float = 0.0
+    allowance: Tensor | None = None
+    leeway: Tensor | None = None
+    elementwise: bool = False
 
     @property
     def size(self) -> int:
@@ -68,19 +76,35 @@ class Case:
         return sum(tensors) + (self.expected.numel() if not tensors else 0)
 
 
-def sample(case: Case, k: int) -> Case:
-    """The same question about sample k of a separable case."""
+def sample(case: Case, index: tuple[int, ...]) -> Case:
+    """The same question about the sample (where the case is elementwise: the element) at an index of the result."""
+    rank = case.expected.ndim if case.elementwise else 1
+    place = tuple(slice(k, k + 1) for k in index[:rank])
+
+    def cut(value: Any) -> Any:
+        if not isinstance(value, Tensor) or value.ndim == 0:
+            return value
+        return value[place[: value.ndim]] if case.elementwise else value[place[:1]]
+
+    def part(values: Tensor | float) -> Tensor:
+        return torch.as_tensor(values).expand(case.expected.shape)[place]
+
     exact = case.exact
+    back = tuple(index[:rank])
+    run = case.run
+    arguments = {name: cut(value) for name, value in case.arguments.items()}
+    if isinstance(run, partial):  # what it was built from is among its arguments
+        run = partial(run.func, *[arguments if v is case.arguments else cut(v) for v in run.args])
     return replace(
         case,
-        arguments={
-            name: value[k : k + 1] if isinstance(value, Tensor) else value
-            for name, value in case.arguments.items()
-        },
-        expected=case.expected[k : k + 1],
-        scale=torch.as_tensor(case.scale).expand(case.expected.shape)[k : k + 1],
-        table=torch.as_tensor(case.table).expand(case.expected.shape)[k : k + 1],
-        exact=None if exact is None else lambda index: exact((k, *index[1:])),
+        arguments=arguments,
+        expected=case.expected[place],
+        scale=part(case.scale),
+        table=part(case.table),
+        allowance=None if case.allowance is None else part(case.allowance),
+        leeway=None if case.leeway is None else part(case.leeway),
+        exact=None if exact is None else lambda found: exact((*back, *found[rank:])),
+        run=run,
         separable=False,
     )
 
@@ -144,6 +168,15 @@ def seeded(seed: int = 1) -> Iterator[None]:
         yield
 
 
+AGREEMENT = {
+    dtype: 8 * torch.finfo(dtype).eps
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+}
+DENSITY = {dtype: AGREEMENT[dtype] for dtype in (torch.float64, torch.float32)}
+AGREEMENT_REASON = (
+    "Sixteen roundings of the sum of the absolute terms that form the result, element by element, in the arithmetic's dtype, and as many "
+    "of each table entry in `table_dtype`; in bf16 and fp16 one rounding of the result beside that. Right code stays below a quarter of it."
+)
 FLOAT64_ONLY = {torch.float64: 1e-12}
 COEFFICIENT_TOLERANCES = {
     torch.float64: 1e-12,
@@ -185,6 +218,47 @@ def settings_with_truth(implementation: Implementation) -> Iterator[tuple[Settin
             yield setting, truth(setting)
         except NotOffered:
             continue
+
+
+_OTHER_T = (1, 3, 50, 257, 4000)
+
+
+def settings_asked(
+    implementation: Implementation, *, other: bool = True
+) -> Iterator[tuple[Setting, Truth]]:
+    """The implementation's settings, and what it declares to have beside them: named schedules at other T, any numbers of a schedule."""
+    found = list(settings_with_truth(implementation))
+    yield from found
+    if other:
+        yield from ((setting, truth(setting)) for setting in other_settings(implementation))
+
+
+def other_settings(implementation: Implementation) -> tuple[Setting, ...]:
+    """Lengths from 1 to 4,000, zero terminal SNR and spacings of its own names; short schedules by their numbers."""
+    listed = list(settings_of(implementation))
+    found: list[Setting] = []
+    if implementation.other_lengths:
+        plain = [
+            s for s in listed if s.beta is None and s.log_snr is None and s.name in DEFINITIONS
+        ]
+        names = dict.fromkeys(s.name for s in plain)
+        found += [Setting(name, T) for name in names for T in _OTHER_T]
+        if any(s.zero_terminal_snr for s in plain):
+            found += [Setting(name, 50, zero_terminal_snr=True) for name in names]
+        if any(s.timesteps for s in plain):
+            found += [
+                Setting(name, 257, timesteps=spaced) for name in names for spaced in _SPACINGS
+            ]
+    if implementation.own_schedules:
+        found += _BY_NUMBERS
+    return tuple(s for s in found if s not in listed)
+
+
+_SPACINGS = (tuple(range(1, 258, 32)), (257,), (2, 256, 257))
+_BY_NUMBERS = (
+    Setting("steep", 5, beta=(0.3, 1e-5, 0.9, 0.02, 0.7)),
+    Setting("log-SNR", 4, log_snr=(9.0, 0.5, 0.25, -12.0)),
+)
 
 
 def probe_steps(T: int) -> list[int]:

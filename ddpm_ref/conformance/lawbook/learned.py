@@ -14,50 +14,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.lawbook.law import Case, Law, batches, draw, settings_with_truth
-from ddpm_ref.conformance.lawbook.truth import MP, Row, Truth
+from ddpm_ref.conformance.lawbook.law import (
+    AGREEMENT_REASON,
+    DENSITY,
+    Case,
+    Law,
+    settings_with_truth,
+)
+from ddpm_ref.conformance.lawbook.truth import MP, Row
 from ddpm_ref.conformance.setting import Setting
 
 _OUTSIDE = "nats from [ln β̃_2, ln β_1] to the lower end of the learned range"
-
-
-def _later(known: Truth) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """The batches whose steps are all t ≥ 2."""
-    return ((shape, t) for shape, t in batches(known.T) if bool((t >= 2).all()))
-
-
-def _cases(
-    setting: Setting, meaning: str, said: Tensor, t: Tensor, log_variance: Tensor
-) -> Iterator[Case]:
-    """Both results of `learned_variance`: the variance relative to itself, the logarithm absolutely."""
-    arguments = {"setting": setting, "meaning": meaning, "said": said, "t": t}
-    variance = log_variance.exp()
-    for place, expected, scale in ((1, log_variance, 1.0), (0, variance, variance)):
-        yield Case(
-            "learned_variance",
-            arguments,
-            expected,
-            scale,
-            select=lambda pair, place=place: pair[place],  # type: ignore[misc]
-            label=f"learned_variance(…)[{place}]",
-        )
-
-
-def _range(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for shape, t in _later(known):
-            share = draw(shape, 5).sigmoid()
-            low = known.column(lambda r: MP.log(r.posterior_variance), t, len(shape))
-            high = known.column(lambda r: MP.log(r.beta), t, len(shape))
-            yield from _cases(setting, "range", share, t, share * high + (1 - share) * low)
-
-
-def _logarithm(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for shape, t in batches(known.T):
-            said = 3 * draw(shape, 5) - 4
-            yield from _cases(setting, "log", said, t, said)
 
 
 def _range_at_first(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -100,9 +69,9 @@ LAWS = (
         "β̃_t is right for data at a point, β_t for data that are N(0, I); v moves between their logarithms, because they differ "
         "by a factor that is large at the clean end and 1 at the other.",
         "Nichol & Dhariwal 2021, eq. 15.",
-        {torch.float64: 1e-12},
-        "Absolute for the logarithm, that is relative for the variance; the tables are good to 1e-12.",
-        _range,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.both("learned_variance", only=lambda options: options["meaning"] == "range"),
     ),
     Law(
         "I20-range-first",
@@ -125,8 +94,8 @@ LAWS = (
         "A network's output is any real number: as a logarithm each is a variance, as a variance the negative ones are none.",
         "Nichol & Dhariwal 2021, section 3.1 and their code, ModelVarType.LEARNED. Seen: network output used as a variance where "
         "others take a log-variance.",
-        {torch.float64: 1e-12},
-        "One exponential of a number below 50: 1e-14.",
-        _logarithm,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.both("learned_variance", only=lambda options: options["meaning"] == "log"),
     ),
 )

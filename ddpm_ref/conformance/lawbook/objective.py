@@ -1,21 +1,21 @@
 """Laws on objectives: one weighting is one objective, whichever space its squared error is written in."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from itertools import islice, product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
+    AGREEMENT,
+    AGREEMENT_REASON,
+    DENSITY,
     Case,
     Law,
     draw,
     probe_steps,
-    settings_of,
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.truth import (
@@ -33,24 +33,6 @@ _LOSS_REASON = (
 )
 
 
-def _steps(known: Truth) -> Tensor:
-    return torch.tensor(probe_steps(known.T))
-
-
-def _weight_cases(setting: Setting, known: Truth, weighting: str, space: str) -> Iterator[Case]:
-    """Ends and middle alone, then all steps in one batch; without the step of zero SNR where nothing finite is right."""
-    finite = [
-        row.step
-        for row in known.rows[1:]
-        if row.alpha_bar > 0 or weight(weighting, row, space) is not None
-    ]
-    question = partial(_weight_case, setting, known, weighting, space)
-    for step in sorted({*finite} & {*probe_steps(known.T)}):
-        yield question(torch.tensor([step]))
-    if finite:
-        yield replace(question(torch.tensor(finite)), separable=True)
-
-
 def _weight_case(setting: Setting, known: Truth, weighting: str, space: str, t: Tensor) -> Case:
     expected = known.column(lambda r: weight(weighting, r, space), t)
     return Case(
@@ -62,25 +44,10 @@ def _weight_case(setting: Setting, known: Truth, weighting: str, space: str, t: 
     )
 
 
-def _weights(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for weighting in WEIGHTINGS:
-            for space in PARAMETERIZATIONS:
-                if weighting == "elbo":
-                    continue
-                yield from _weight_cases(setting, known, weighting, space)
-
-
-def _bound_weights(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for space in PARAMETERIZATIONS:
-            yield from _weight_cases(setting, known, "elbo", space)
-
-
 def _one_objective(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     """w_P κ_P² in ratio to the same in the eps (else v) space of the implementation itself."""
     for setting, known in settings_with_truth(implementation):
-        steps = _steps(known)
+        steps = torch.tensor(probe_steps(known.T))
         t = steps[:-1] if setting.zero_terminal_snr else steps
         for weighting in WEIGHTINGS:
             for space in ("x0", "v", "score", "mean"):
@@ -159,104 +126,10 @@ def _mean(values: Tensor) -> Tensor:
     return values.flatten(1).mean(1)
 
 
-def _losses(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    count = None if dtype == torch.float64 else 3
-    for setting, known in islice(settings_with_truth(implementation), count):
-        steps = _steps(known)
-        t = steps[:-1] if setting.zero_terminal_snr else steps
-        for shape in ((1, 1), (2, 3), (len(t), len(t)), (len(t), 2, 5, 3)):
-            at = t[-shape[0] :]
-            if len(at) < shape[0]:
-                continue
-            for weighting in WEIGHTINGS:
-                for space in PARAMETERIZATIONS:
-                    yield _loss_case(setting, known, shape, at, weighting, space, dtype)
-
-
-def _loss_case(
-    setting: Setting,
-    known: Truth,
-    shape: tuple[int, ...],
-    t: Tensor,
-    weighting: str,
-    space: str,
-    dtype: torch.dtype,
-) -> Case:
-    x0, eps = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
-    prediction = (_mix(known, space, x0.double(), eps.double(), t) + draw(shape, 5)).to(dtype)
-    target = _mix(known, space, x0.double(), eps.double(), t)
-    factor = known.column(lambda r: weight(weighting, r, space), t)
-    expected = factor * _mean((prediction.double() - target) ** 2)
-    scale = factor * _mean((prediction.double().abs() + target.abs()) ** 2)
-
-    def exact(index: tuple[int, ...]) -> Any:
-        row, one = known.rows[int(t[index[0]])], index[0]
-        p, q = row.prediction(space)
-        triples = zip(
-            *(v[one].double().flatten().tolist() for v in (prediction, x0, eps)), strict=True
-        )
-        squares = [(u - p * a - q * b) ** 2 for u, a, b in triples]
-        return weight(weighting, row, space) * sum(squares) / len(squares)
-
-    return Case(
-        "loss",
-        {
-            "setting": setting,
-            "prediction": prediction,
-            "x0": x0,
-            "eps": eps,
-            "t": t,
-            "parameterization": space,
-            "weighting": weighting,
-        },
-        expected,
-        scale.clamp(min=torch.finfo(torch.float64).tiny),
-        exact=exact,
-    )
-
-
-def _loss_gradients(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    """∂ loss/∂ prediction = 2 w (prediction − target)/D."""
-    for setting, known in settings_with_truth(implementation):
-        steps = _steps(known)
-        t = steps[:-1] if setting.zero_terminal_snr else steps
-        x0, eps, said = (draw((len(t), 2, 3), salt) for salt in (1, 2, 5))
-        for weighting, space in product(("simple", "min_snr", "elbo"), ("eps", "x0", "v")):
-            target = _mix(known, space, x0, eps, t)
-            factor = known.column(lambda r, w=weighting, p=space: weight(w, r, p), t, 3) * 2 / 6  # type: ignore[misc]
-            arguments = {
-                "setting": setting,
-                "prediction": said,
-                "x0": x0,
-                "eps": eps,
-                "t": t,
-                "parameterization": space,
-                "weighting": weighting,
-            }
-            yield Case(
-                "loss",
-                arguments,
-                factor * (said - target),
-                factor * (said.abs() + target.abs()),
-                run=partial(_gradient, arguments),
-                label="gradient of loss in the prediction",
-            )
-
-
-def _gradient(arguments: "dict[str, Any]", candidate: Any) -> Tensor:
-    """∂ Σ loss/∂ prediction; 0 where the loss was cut off from it."""
-    prediction = arguments["prediction"].clone().requires_grad_()
-    losses = candidate.loss(*{**arguments, "prediction": prediction}.values())
-    if not losses.requires_grad:
-        return torch.zeros_like(prediction)
-    (found,) = torch.autograd.grad(losses.sum(), prediction, allow_unused=True)
-    return torch.zeros_like(prediction) if found is None else found
-
-
 def _same_everywhere(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     """One wrong estimate of x0, said in every space, costs the same."""
     for setting, known in settings_with_truth(implementation):
-        steps = _steps(known)
+        steps = torch.tensor(probe_steps(known.T))
         t = steps[:-1] if setting.zero_terminal_snr else steps
         shape = (len(t), 3)
         x0, eps, guess = draw(shape, 1), draw(shape, 2), draw(shape, 6)
@@ -303,16 +176,6 @@ def _mean_over_dims(implementation: Implementation, dtype: torch.dtype) -> Itera
         )
 
 
-def _hybrid(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting in settings_of(implementation):
-        simple, term = draw((3,), 1).abs(), draw((3,), 2).abs()
-        yield Case(
-            "hybrid_loss",
-            {"setting": setting, "simple": simple, "bound_term": term},
-            simple + 0.001 * setting.steps * term,
-        )
-
-
 _RATIO = "Relative: a quotient of table entries, each good to 1e-12."
 _WEIGHT_TOLERANCE = {torch.float64: 4e-12}
 
@@ -324,9 +187,9 @@ LAWS = (
         "At fixed x_t an error e in x0 is κ_P e in space P; one objective is one function of e.",
         "Ho et al. 2020, eq. 14; Salimans & Ho 2022, section 4; Hang et al. 2023; Choi et al. 2022. Seen: three different "
         "min-SNR weights for v in one library; √SNR for SNR; + for · in a weight.",
-        _WEIGHT_TOLERANCE,
-        _RATIO,
-        _weights,
+        {torch.float64: AGREEMENT[torch.float64]},
+        AGREEMENT_REASON,
+        agreement.value("weight", only=lambda options: options["weighting"] != "elbo"),
     ),
     Law(
         "I5-weight",
@@ -336,9 +199,9 @@ LAWS = (
         "KL of two Gaussians of variance β̃_t whose means differ by c_0 e: c_0²/(2β̃_t) = ½(SNR(t−1) − SNR(t)).",
         "Ho et al. 2020, eq. 12; Kingma et al. 2021, eq. 14. Seen: latent-diffusion's VLB weight for x0 and its circulated "
         "fix, both wrong (T = 1000 linear, t = 2: 2726.3 exact, 0.50 and 1136.7 in use).",
-        _WEIGHT_TOLERANCE,
-        _RATIO,
-        _bound_weights,
+        {torch.float64: AGREEMENT[torch.float64]},
+        AGREEMENT_REASON,
+        agreement.value("weight", only=lambda options: options["weighting"] == "elbo"),
     ),
     Law(
         "I7-one-objective",
@@ -376,9 +239,9 @@ LAWS = (
         "loss = w_P(t) · mean over dims of (prediction − target)², one number per sample.",
         "The definition; B = D shows a (B, B) outer product, a per-sample weight applied to the batch mean, or a sum for a mean.",
         "Ho et al. 2020, eq. 14. Seen: mean(w)·mean(err); a (B, B) outer product.",
-        _LOSS_TOLERANCES,
-        _LOSS_REASON,
-        _losses,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.value("loss"),
     ),
     Law(
         "I5-loss-gradient",
@@ -386,9 +249,9 @@ LAWS = (
         "∂ loss/∂ prediction = 2 w_P(t)(prediction − target)/D: it reaches the network, with the weight and without anything more.",
         "The derivative of I5; target and weight are constants.",
         "A loss under no_grad, a detached prediction, or a weight that is differentiated trains something else.",
-        {torch.float64: 1e-11},
-        "Relative to w(|prediction| + |target|): " + _LOSS_REASON,
-        _loss_gradients,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.gradient("loss"),
     ),
     Law(
         "I7-same-loss",
@@ -416,8 +279,8 @@ LAWS = (
         "L_simple + λ T L_t with λ = 0.001: the single term at a uniform t stands for a sum of T.",
         "E over uniform t of T·L_t is L_vlb.",
         "Nichol & Dhariwal 2021, eq. 16. Seen: λ without × T, 1000 × too small.",
-        {torch.float64: 1e-12},
-        "One product and one sum.",
-        _hybrid,
+        DENSITY,
+        AGREEMENT_REASON,
+        agreement.value("hybrid_loss"),
     ),
 )

@@ -1,21 +1,18 @@
 """Laws on what the network says: five spaces, their targets, and every conversion between two of them."""
 
 from collections.abc import Iterator
-from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import (
-    COEFFICIENT_REASON,
-    COEFFICIENT_TOLERANCES,
+    AGREEMENT,
+    AGREEMENT_REASON,
     Case,
     Law,
-    at_every_step,
-    batches,
     draw,
     linear_case,
     settings_with_truth,
@@ -24,28 +21,6 @@ from ddpm_ref.conformance.lawbook.truth import PARAMETERIZATIONS, Truth
 from ddpm_ref.conformance.setting import Setting
 
 _PAIRS = tuple((a, b) for a in PARAMETERIZATIONS for b in PARAMETERIZATIONS)
-
-
-def _targets(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        questions = [partial(_target, setting, known, name, dtype) for name in PARAMETERIZATIONS]
-        for shape, t in batches(known.T):
-            yield from (question(shape, t) for question in questions)
-        yield from (at_every_step(question, known.steps()) for question in questions)
-
-
-def _target(
-    setting: Setting,
-    known: Truth,
-    name: str,
-    dtype: torch.dtype,
-    shape: tuple[int, ...],
-    t: Tensor,
-) -> Case:
-    x0, eps = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
-    arguments = {"setting": setting, "parameterization": name, "x0": x0, "eps": eps, "t": t}
-    terms = {"x0": lambda r: r.prediction(name)[0], "eps": lambda r: r.prediction(name)[1]}
-    return linear_case("target", arguments, known, t, terms)
 
 
 def _defined(known: Truth, t: Tensor, source: str, to: str) -> bool:
@@ -81,32 +56,6 @@ def _conversion(
         "x_t": lambda r: r.conversion(source, to)[1],
     }
     return linear_case("convert", arguments, known, t, terms)
-
-
-def _conversions(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    """In float64 everywhere; the lower dtypes test rounding, for which the first settings are enough."""
-    largest, count = torch.finfo(dtype).max, None if dtype == torch.float64 else 2
-    for setting, known in islice(settings_with_truth(implementation), count):
-        for shape, t in batches(known.T):
-            for source, to in _PAIRS:
-                if source == to or not _defined(known, t, source, to):
-                    continue
-                case = _conversion(setting, known, (source, to), dtype, shape, t)
-                inputs = (case.arguments["prediction"], case.arguments["x_t"])
-                if all(bool(torch.isfinite(v).all()) for v in inputs) and bool(
-                    (case.scale < largest).all()  # type: ignore[union-attr]
-                ):
-                    yield case
-        if dtype == torch.float64:
-            yield from _conversions_at_every_step(setting, known)
-
-
-def _conversions_at_every_step(setting: Setting, known: Truth) -> Iterator[Case]:
-    for source, to in _PAIRS:
-        steps = [row.step for row in known.rows[1:] if row.conversion(source, to) is not None]
-        if source != to and steps:
-            question = partial(_conversion, setting, known, (source, to), torch.float64)
-            yield at_every_step(question, torch.tensor(steps))
 
 
 def _sizes(known: Truth, t: Tensor, source: str, to: str) -> tuple[Tensor, Tensor]:
@@ -176,9 +125,9 @@ LAWS = (
         "target(P, x0, ε) = p x0 + q ε with P's row (p, q): eps (0,1), x0 (1,0), v (−s, a), score (0, −1/s), mean μ̃.",
         "Each name is a definition; μ̃ = c_0 x0 + c_t x_t with x_t = a x0 + s ε.",
         "Ho et al. 2020, eqs. 7, 12; Salimans & Ho 2022, appendix D; Song et al. 2021.",
-        COEFFICIENT_TOLERANCES,
-        "Relative to the sum of the absolute products. " + COEFFICIENT_REASON,
-        _targets,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("target"),
     ),
     Law(
         "I3-conversion",
@@ -186,10 +135,9 @@ LAWS = (
         "A prediction that is true in one space converts to the truth in every other, at every step.",
         "x_t and a prediction are two linear equations in (x0, ε); Cramer's rule gives every conversion.",
         "The determinant a q − s p; seen: x0 used as ε in DDIM.",
-        COEFFICIENT_TOLERANCES,
-        "Relative to the sum of the absolute products, which is the condition of the problem. "
-        + COEFFICIENT_REASON,
-        _conversions,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("convert"),
     ),
     Law(
         "I3-round-trip",

@@ -1,47 +1,28 @@
 """Laws on the forward process: marginal, posterior, precision, batch independence of the noising itself."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from itertools import starmap
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.implementation import Implementation, Posterior
 from ddpm_ref.conformance.lawbook.law import (
+    AGREEMENT,
+    AGREEMENT_REASON,
     COEFFICIENT_REASON,
     COEFFICIENT_TOLERANCES,
     SIGMAS,
     Case,
     Law,
-    at_every_step,
-    batches,
     draw,
     linear_case,
     settings_of,
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.training import standard_scores
-from ddpm_ref.conformance.lawbook.truth import MP, Truth, reverse_variance
 from ddpm_ref.conformance.setting import Setting
-
-
-def _marginal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        question = partial(_marginal_case, setting, known, dtype)
-        yield from starmap(question, batches(known.T))
-        yield at_every_step(question, known.steps())
-
-
-def _marginal_case(
-    setting: Setting, known: Truth, dtype: torch.dtype, shape: tuple[int, ...], t: Tensor
-) -> Case:
-    x0, noise = draw(shape, 1).to(dtype), draw(shape, 2).to(dtype)
-    arguments = {"setting": setting, "x0": x0, "t": t, "noise": noise}
-    terms = {"x0": lambda r: r.a, "noise": lambda r: r.s}
-    return linear_case("q_sample", arguments, known, t, terms, relative_to="largest")
 
 
 def _noise_survives(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -71,75 +52,8 @@ def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
         )
 
 
-def _posterior_mean(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        question = partial(_posterior_mean_case, setting, known, dtype)
-        yield from starmap(question, batches(known.T))
-        yield at_every_step(question, known.steps())
-
-
-def _posterior_mean_case(
-    setting: Setting, known: Truth, dtype: torch.dtype, shape: tuple[int, ...], t: Tensor
-) -> Case:
-    x0, x_t = draw(shape, 1).to(dtype), draw(shape, 4).to(dtype)
-    return linear_case(
-        "posterior",
-        {"setting": setting, "x0": x0, "x_t": x_t, "t": t},
-        known,
-        t,
-        {"x0": lambda r: r.clean_part, "x_t": lambda r: r.noisy_part},
-        select=lambda posterior: posterior.mean,
-        label="posterior(…).mean",
-    )
-
-
 def _filled(value: Tensor | None, posterior: Posterior) -> Tensor | None:
     return None if value is None else value.expand_as(posterior.mean)
-
-
-def _posterior_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        question = partial(_posterior_variance_case, setting, known)
-        yield from starmap(question, batches(known.T))
-        yield at_every_step(question, known.steps())
-
-
-def _posterior_variance_case(
-    setting: Setting, known: Truth, shape: tuple[int, ...], t: Tensor
-) -> Case:
-    expected = known.column(lambda r: r.posterior_variance, t, len(shape)).expand(shape)
-    return Case(
-        "posterior",
-        {"setting": setting, "x0": draw(shape, 1), "x_t": draw(shape, 4), "t": t},
-        expected,
-        torch.where(expected > 0, expected, 1.0),
-        select=lambda p: _filled(p.variance, p),
-        exact=lambda i: known.rows[int(t[i[0]])].posterior_variance,
-        label="posterior(…).variance",
-    )
-
-
-def _posterior_log_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        question = partial(_posterior_log_variance_case, setting, known)
-        later = ((shape, t) for shape, t in batches(known.T) if bool((t >= 2).all()))
-        yield from starmap(question, later)
-        if known.T >= 2:
-            yield at_every_step(question, known.steps(first=2))
-
-
-def _posterior_log_variance_case(
-    setting: Setting, known: Truth, shape: tuple[int, ...], t: Tensor
-) -> Case:
-    case = _posterior_variance_case(setting, known, shape, t)
-    return replace(
-        case,
-        expected=case.expected.log(),
-        scale=1.0,
-        select=lambda p: _filled(p.log_variance, p),
-        exact=lambda i: MP.log(known.rows[int(t[i[0]])].posterior_variance),
-        label="posterior(…).log_variance",
-    )
 
 
 LARGEST_LOG_VARIANCE = 30.0
@@ -182,27 +96,6 @@ def _first_log_variance(implementation: Implementation, dtype: torch.dtype) -> I
             select=lambda p: _filled(p.log_variance, p),
             label="posterior(…).log_variance",
         )
-
-
-def _reverse_variance(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for variance in ("posterior", "beta"):
-            question = partial(_reverse_variance_case, setting, known, variance)
-            if known.T >= 2:
-                yield replace(question(known.steps(first=2)), separable=True)
-
-
-def _reverse_variance_case(setting: Setting, known: Truth, variance: str, t: Tensor) -> Case:
-    expected = known.column(lambda r: reverse_variance(variance, r), t)
-    return Case(
-        "reverse_variance",
-        {"setting": setting, "variance": variance, "t": t},
-        expected,
-        expected,
-        select=lambda pair: pair[0],
-        exact=lambda i: reverse_variance(variance, known.rows[int(t[i[0]])]),
-        label="reverse_variance(…)[0]",
-    )
 
 
 def _noised(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -263,9 +156,9 @@ LAWS = (
         "q_sample(x0, t, ε) = √ᾱ_t x0 + √(1−ᾱ_t) ε.",
         "t steps of variance-preserving noising compose to one, with ᾱ the product of 1−β.",
         "Ho et al. 2020, eq. 4.",
-        COEFFICIENT_TOLERANCES,
-        "Relative to the larger product. " + COEFFICIENT_REASON,
-        _marginal,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("q_sample"),
     ),
     Law(
         "I15-noise",
@@ -293,9 +186,9 @@ LAWS = (
         "μ̃ = √ᾱ_{t−1}β_t/(1−ᾱ_t) x0 + √(1−β_t)(1−ᾱ_{t−1})/(1−ᾱ_t) x_t; x0 itself at t = 1.",
         "The product of N(x_{t−1}; √ᾱ_{t−1} x0, 1−ᾱ_{t−1}) and N(x_t; √(1−β_t) x_{t−1}, β_t): precision-weighted mean.",
         "Ho et al. 2020, eq. 7.",
-        COEFFICIENT_TOLERANCES,
-        "Relative to the sum of the absolute products. " + COEFFICIENT_REASON,
-        _posterior_mean,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("posterior", "mean"),
     ),
     Law(
         "I2-posterior-variance",
@@ -303,9 +196,9 @@ LAWS = (
         "The posterior's variance is β̃_t, 0 at t = 1.",
         "The inverse of the sum of the two precisions.",
         "Ho et al. 2020, eq. 7.",
-        {torch.float64: 1e-12},
-        "Relative; the tables are good to 1e-12.",
-        _posterior_variance,
+        {torch.float64: AGREEMENT[torch.float64]},
+        AGREEMENT_REASON,
+        agreement.value("posterior", "variance"),
     ),
     Law(
         "I20-posterior",
@@ -313,9 +206,9 @@ LAWS = (
         "The posterior's log-variance is ln β̃_t for t ≥ 2.",
         "A floor such as 1e-20 or a value copied from another step is another distribution.",
         "Seen: t = 1 floored at 1e-20 in one file and copied from t = 2 in another of the same project.",
-        {torch.float64: 1e-12},
-        "Absolute, that is relative for the variance.",
-        _posterior_log_variance,
+        {torch.float64: AGREEMENT[torch.float64]},
+        AGREEMENT_REASON,
+        agreement.value("posterior", "log_variance"),
     ),
     Law(
         "I20-consistent",
@@ -343,9 +236,9 @@ LAWS = (
         "The reverse step's variance for t ≥ 2 is β̃_t (`posterior`) or β_t (`beta`) of the visited steps.",
         "The two extreme choices: exact for data at a point, and for data that are N(0, I).",
         "Ho et al. 2020, section 3.2. Seen: β of the full schedule used under respacing.",
-        {torch.float64: 1e-12},
-        "Relative; the tables are good to 1e-12.",
-        _reverse_variance,
+        {torch.float64: AGREEMENT[torch.float64]},
+        AGREEMENT_REASON,
+        agreement.value("reverse_variance", "0"),
     ),
     Law(
         "I19-recomputable",

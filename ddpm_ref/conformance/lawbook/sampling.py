@@ -3,20 +3,22 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement import cases as agreement
+from ddpm_ref.conformance.agreement.methods import SAMPLERS, step_coefficients
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
 from ddpm_ref.conformance.lawbook.law import (
+    AGREEMENT,
+    AGREEMENT_REASON,
     SIGMAS,
     Case,
     Law,
-    at_every_step,
-    batches,
     draw,
     linear_case,
     seeded,
@@ -27,83 +29,6 @@ from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 from ddpm_ref.conformance.setting import Setting
 
 _SPACES = ("eps", "x0", "v")
-_SAMPLERS = (("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0))
-
-
-def step_coefficients(row: Row, sampler: str, eta: float) -> tuple[Number, Number, Number]:
-    """Factors of (x̂_0, x_t, noise) of one reverse step; at t = 1 the result is x̂_0.
-
-    DDPM: (c_0, c_t, √β̃). DDIM (Song et al. 2021, eq. 12): with σ = η√β̃ and ε̂ = (x_t − a x̂_0)/s,
-    √ᾱ_{t−1} x̂_0 + √(1−ᾱ_{t−1}−σ²) ε̂ + σ noise.
-    """
-    deviation = MP.sqrt(row.posterior_variance)
-    if sampler == "ddpm":
-        return row.clean_part, row.noisy_part, deviation
-    sigma = MP.mpf(eta) * deviation
-    direction = MP.sqrt(row.previous_rest - sigma**2) / row.s
-    return MP.sqrt(row.previous_alpha_bar) - direction * row.a, direction, sigma
-
-
-def _steps(
-    implementation: Implementation, sampler: tuple[str, float], dtype: torch.dtype
-) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        question = partial(_step_case, setting, known, sampler, dtype)
-        for shape, t in batches(known.T):
-            for space in _SPACES:
-                if all(known.rows[int(k)].conversion(space, "x0") is not None for k in t):
-                    yield question(space, shape, t)
-        if dtype == torch.float64:
-            yield at_every_step(partial(question, "x0"), known.steps())
-
-
-def _step_case(
-    setting: Setting,
-    known: Truth,
-    sampler: tuple[str, float],
-    dtype: torch.dtype,
-    space: str,
-    shape: tuple[int, ...],
-    t: Tensor,
-) -> Case:
-    name, eta = sampler
-
-    def on_prediction(row: Row) -> Number:
-        return step_coefficients(row, name, eta)[0] * row.conversion(space, "x0")[0]  # type: ignore[index]
-
-    def on_noisy(row: Row) -> Number:
-        clean, noisy, _ = step_coefficients(row, name, eta)
-        return clean * row.conversion(space, "x0")[1] + noisy  # type: ignore[index]
-
-    return linear_case(
-        "sampler_step",
-        {
-            "setting": setting,
-            "prediction": draw(shape, 5).to(dtype),
-            "x_t": draw(shape, 4).to(dtype),
-            "t": t,
-            "noise": draw(shape, 2).to(dtype),
-            "parameterization": space,
-            "sampler": name,
-            "eta": eta,
-        },
-        known,
-        t,
-        {
-            "prediction": on_prediction,
-            "x_t": on_noisy,
-            "noise": lambda r: step_coefficients(r, name, eta)[2],
-        },
-    )
-
-
-def _ancestral(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    yield from _steps(implementation, ("ddpm", 0.0), dtype)
-
-
-def _implicit(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for sampler in _SAMPLERS[1:]:
-        yield from _steps(implementation, sampler, dtype)
 
 
 def _last(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -111,7 +36,7 @@ def _last(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
         x_t, noise = draw((2, 3), 4).to(dtype), draw((2, 3), 2).to(dtype)
         said, t = draw((2, 3), 5).to(dtype), torch.tensor([1, 1])
-        for sampler, eta in _SAMPLERS:
+        for sampler, eta in SAMPLERS:
             arguments = {
                 "setting": setting,
                 "prediction": said,
@@ -177,11 +102,17 @@ def denoising_gain(row: Row) -> Number:
     return row.a * _VARIANCE / (row.alpha_bar * _VARIANCE + row.rest)
 
 
+def _on_clean_and_noisy(row: Row, sampler: str) -> tuple[Number, Number, Number]:
+    """Factors of (x̂_0, x_t, noise) of one step: ε̂ = (x_t − a x̂_0)/s put in; η = 0 for `ddim`."""
+    clean, direction, deviation = step_coefficients(row, sampler, 0.0)
+    return clean - direction * row.a / row.s, direction / row.s, deviation
+
+
 def chain_moments(known: Truth, sampler: str) -> tuple[float, float]:
     """Mean and variance of the chain's end, by the recursion of one linear Gaussian step after another from N(0, 1)."""
     mean, variance = MP.zero, MP.one
     for row in reversed(known.rows[1:]):
-        clean, noisy, deviation = step_coefficients(row, sampler, 0.0)
+        clean, noisy, deviation = _on_clean_and_noisy(row, sampler)
         gain = denoising_gain(row)
         factor = clean * gain + noisy
         mean = factor * mean + clean * (1 - gain * row.a) * _MEAN
@@ -306,9 +237,9 @@ LAWS = (
         "x_{t−1} = c_0 x̂0 + c_t x_t + √β̃ z with the previous step of the list; with the true x0 it samples the posterior.",
         "The reverse Gaussian with μ̃(x_t, x̂0) and β̃ of the visited steps.",
         "Ho et al. 2020, algorithm 2. Seen: β of the full schedule under respacing; the previous step from the stride.",
-        _TOLERANCES,
-        _REASON,
-        _ancestral,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("sampler_step", only=lambda options: options["sampler"] == "ddpm"),
     ),
     Law(
         "I16-ddim",
@@ -316,9 +247,9 @@ LAWS = (
         "x' = √ᾱ' x̂0 + √(1−ᾱ'−σ²) ε̂ + σ z, σ = η√β̃; η = 1 has the ancestral variance, η = 0 is deterministic.",
         "Any such σ keeps the marginals q(x_t | x0).",
         "Song et al. 2021, eqs. 12, 16. Seen: variance ∝ η instead of η²; x0 used as ε.",
-        _TOLERANCES,
-        _REASON,
-        _implicit,
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("sampler_step", only=lambda options: options["sampler"] == "ddim"),
     ),
     Law(
         "I16-last",

@@ -11,11 +11,11 @@ setting with mpmath, where no formula needs to be stable, and rounded to float64
     eps (0, 1)   x0 (1, 0)   v (−s, a)   score (0, −1/s)   mean (c_0 + c_t a, c_t s)                    (3)
 
 with a = √ᾱ_t, μ̃ = c_0 x_0 + c_t x_t, c_0 = √ᾱ_{t−1} β_t/s², c_t = √(1−β_t) s²_{t−1}/s². With x_t = a x_0 + s ε any two
-of these are two linear equations in (x_0, ε); with δ = a q − s p (their determinant) another row (p', q') is
+of these are two linear equations in (x_0, ε); with δ = a q − s p (their determinant, δ' that of another row (p', q'))
 
-    prediction' = [(q' a − p' s) prediction + (p' q − q' p) x_t]/δ.                                     (4)
+    prediction' = [δ' prediction + (p' q − q' p) x_t]/δ.                                                (4)
 
-At fixed x_t an error e in x_0 is therefore an error κ e in that space, κ = p − q a/s.                  (5)
+At fixed x_t an error e in x_0 is therefore an error κ e in that space, κ = p − q a/s = −δ/s.           (5)
 """
 
 from collections.abc import Callable, Sequence
@@ -28,6 +28,16 @@ import torch
 from mpmath import MPContext
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement.bounded import (
+    Bounded,
+    at_least,
+    at_most,
+    either,
+    given,
+    log,
+    sqrt,
+    stored,
+)
 from ddpm_ref.conformance.implementation import NotOffered
 from ddpm_ref.conformance.setting import Setting
 
@@ -38,31 +48,35 @@ MP = MPContext()
 MP.dps = 50
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "score", "mean")
-WEIGHTINGS = ("simple", "simple_x0", "simple_v", "elbo", "truncated_snr", "min_snr", "p2")
+VARIANCES = ("posterior", "beta")
 MIN_SNR_GAMMA = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """The numbers of one step in 50 digits; `previous_…` belong to the step before it in the setting's list."""
+    """The numbers of one step in 50 digits, or of many steps as `Bounded` columns; `previous_…` belong to the step before.
 
-    step: int
+    Every formula below is a sum of terms of one sign, a product or a quotient: nothing cancels in it.
+    """
+
+    step: Number
     original: int
     beta: Number
     alpha_bar: Number
     rest: Number
     previous_alpha_bar: Number
     previous_rest: Number
+    first: "bool | Tensor" = False
 
     @cached_property
     def a(self) -> Number:
         """√ᾱ_t."""
-        return MP.sqrt(self.alpha_bar)
+        return sqrt(self.alpha_bar)
 
     @cached_property
     def s(self) -> Number:
         """√(1−ᾱ_t)."""
-        return MP.sqrt(self.rest)
+        return sqrt(self.rest)
 
     @cached_property
     def snr(self) -> Number:
@@ -72,6 +86,8 @@ class Row:
     @cached_property
     def log_snr(self) -> Number:
         """λ_t; −∞ where ᾱ_t = 0."""
+        if isinstance(self.snr, Bounded):
+            return log(self.snr)
         return MP.log(self.snr) if self.alpha_bar > 0 else MP.ninf
 
     @cached_property
@@ -82,21 +98,21 @@ class Row:
     @cached_property
     def clean_part(self) -> Number:
         """c_0, the coefficient of x_0 in μ̃."""
-        return MP.sqrt(self.previous_alpha_bar) * self.beta / self.rest
+        return sqrt(self.previous_alpha_bar) * self.beta / self.rest
 
     @cached_property
     def noisy_part(self) -> Number:
         """c_t, the coefficient of x_t in μ̃."""
-        return MP.sqrt(1 - self.beta) * self.previous_rest / self.rest
+        return sqrt(1 - self.beta) * self.previous_rest / self.rest
 
     @cached_property
     def predictions(self) -> dict[str, tuple[Number, Number]]:
         """(p, q) of eq. (3) by parameterization."""
         return {
-            "eps": (MP.zero, MP.one),
-            "x0": (MP.one, MP.zero),
+            "eps": (0, 1),
+            "x0": (1, 0),
             "v": (-self.s, self.a),
-            "score": (MP.zero, -1 / self.s),
+            "score": (0, -1 / self.s),
             "mean": (self.clean_part + self.noisy_part * self.a, self.noisy_part * self.s),
         }
 
@@ -104,37 +120,49 @@ class Row:
         """(p, q) of eq. (3)."""
         return self.predictions[parameterization]
 
-    @cached_property
-    def conversions(self) -> dict[tuple[str, str], tuple[Number, Number] | None]:
-        """Factors of (prediction, x_t) by (source, to), eq. (4); None where the two do not determine the result."""
-        names = self.predictions
-        return {
-            (source, to): self._solved(names[source], names[to]) for source in names for to in names
+    def determinant(self, parameterization: str) -> Number:
+        """δ = a q − s p of eq. (4), simplified by a² + s² = 1 and the definition of c_0."""
+        found: dict[str, Callable[[], Number]] = {
+            "eps": lambda: self.a,
+            "x0": lambda: -self.s,
+            "v": lambda: self.a * self.a + self.s * self.s,
+            "score": lambda: -self.a / self.s,
+            "mean": lambda: -self.s * self.clean_part,
         }
+        return found[parameterization]()
+
+    def determines(self, source: str, to: str) -> bool:
+        """A prediction in `source` says what it is in `to`: not where ᾱ = 0 and it is nothing but the noise, which is x_t."""
+        noise = ("eps", "score")
+        return source not in noise or to in noise or bool(self.alpha_bar > 0)
 
     def conversion(self, source: str, to: str) -> tuple[Number, Number] | None:
-        """Factors of (prediction, x_t), eq. (4)."""
-        return self.conversions[source, to]
+        """Factors of (prediction, x_t), eq. (4); None where the two do not determine the result. For one step."""
+        return self.factors(source, to) if self.determines(source, to) else None
 
-    def _solved(
-        self, given: tuple[Number, Number], wanted: tuple[Number, Number]
-    ) -> tuple[Number, Number] | None:
-        (p, q), (p2, q2) = given, wanted
-        determinant = self.a * q - self.s * p
-        if determinant != 0:
-            return (
-                (q2 * self.a - p2 * self.s) / determinant,
-                (p2 * q - q2 * p) / determinant,
-            )
-        return (q2 / q, MP.zero) if p2 == 0 else None
+    def factors(self, source: str, to: str) -> tuple[Number, Number]:
+        """As `conversion`, where it is known to exist."""
+        if (source, to) not in self._factors:
+            self._factors[source, to] = self._solved(source, to)
+        return self._factors[source, to]
+
+    @cached_property
+    def _factors(self) -> dict[tuple[str, str], tuple[Number, Number]]:
+        return {}
+
+    def _solved(self, source: str, to: str) -> tuple[Number, Number]:
+        (p, q), (p2, q2) = self.prediction(source), self.prediction(to)
+        if source in ("eps", "score") and to in ("eps", "score"):
+            return q2 / q, 0 * self.s
+        determinant = self.determinant(source)
+        return self.determinant(to) / determinant, (p2 * q - q2 * p) / determinant
 
     def error_factor(self, parameterization: str) -> Number:
         """κ of eq. (5)."""
-        p, q = self.prediction(parameterization)
-        return p - q * self.a / self.s
+        return -self.determinant(parameterization) / self.s
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Truth:
     """All rows of a setting; `rows[k]` is the k-th visited step, `rows[0]` clean data."""
 
@@ -157,9 +185,78 @@ class Truth:
         )
         return values.reshape(-1, *[1] * (ndim - 1))
 
+    @cached_property
+    def _stored(self) -> tuple[Bounded, ...]:
+        """β, ᾱ, 1−ᾱ and the two of the step before, `[T+1]`, each with how far its rounding moves it (`_movements`)."""
+        values = torch.tensor(
+            [
+                [
+                    float(v)
+                    for v in (r.beta, r.alpha_bar, r.rest, r.previous_alpha_bar, r.previous_rest)
+                ]
+                for r in self.rows
+            ],
+            dtype=torch.float64,
+        ).T
+        originals = torch.tensor([row.original for row in self.rows], dtype=torch.float64)
+        before = torch.cat([torch.zeros(1).double(), originals[:-1]])
+        return tuple(map(stored, values, _movements(values, originals, before)))
+
+    @cached_property
+    def fragility(self) -> float:
+        """The largest relative movement of a table entry, the roundings of all T steps added up."""
+        moved = torch.stack([v.bound[1] / v.value.abs().clamp(min=1e-300) for v in self._stored])
+        return float(moved.max()) * float(max(self.T, 1) ** 0.5)
+
+    def columns(self, t: Tensor, ndim: int = 1) -> Row:
+        """The numbers of the steps t `[B]` as `Bounded` columns `[B, 1, …]` with `ndim` axes."""
+        key = (tuple(t.tolist()), ndim)
+        if key not in self._columns:
+            self._columns[key] = self._columns_of(t, (-1, *[1] * (ndim - 1)))
+        return self._columns[key]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[tuple[int, ...], int], Row]:
+        return {}
+
+    def _columns_of(self, t: Tensor, shape: tuple[int, ...]) -> Row:
+        parts = [
+            Bounded(v.value[t].reshape(shape), v.bound[:, t].reshape(2, *shape))
+            for v in self._stored
+        ]
+        first = (t == 1).reshape(shape)
+        beta, kept, rest, previous, previous_rest = parts
+        return Row(given(t.reshape(shape)), 0, beta, kept, rest, previous, previous_rest, first)
+
     def table(self, quantity: Callable[[Row], Number]) -> Tensor:
         """A coefficient at t = 1 … T, float64 `[T]`."""
         return torch.tensor([float(quantity(row)) for row in self.rows[1:]], dtype=torch.float64)
+
+
+def _movements(values: Tensor, originals: Tensor, before: Tensor) -> Tensor:
+    """Relative movements of β, ᾱ, 1−ᾱ, ᾱ_{t−1}, 1−ᾱ_{t−1} in roundings of themselves, as tables are usually formed.
+
+    ᾱ_t is a running product: t roundings of 1−β and t of the product, which add up like a random walk. 1−ᾱ is its difference from 1, and β one
+    minus the ratio of two neighbours, each with an absolute error of a rounding of 1 or two.
+    """
+    beta, kept, rest, previous, previous_rest = values
+
+    def products(t: Tensor) -> Tensor:
+        return torch.where(t > 0, 2 + 2 * t.sqrt(), 0.0)
+
+    def over(numerator: Tensor, table: Tensor) -> Tensor:
+        return torch.where(table > 0, numerator / table, 0.0)
+
+    now, then = products(originals), products(before)
+    return torch.stack(
+        [
+            1 + over(2 * (1 - beta), beta),
+            now,
+            1 + over(now * kept, rest),
+            then,
+            1 + over(then * previous, previous_rest),
+        ]
+    )
 
 
 def _linear(T: int) -> list[Number]:
@@ -234,29 +331,37 @@ def truth(setting: Setting) -> Truth:
     for before, now in pairwise(chosen):
         (previous, previous_rest), (kept_now, rest) = pairs[before], pairs[now]
         beta = (previous - kept_now) / previous
-        rows.append(Row(len(rows), now, beta, kept_now, rest, previous, previous_rest))
+        numbers = (beta, kept_now, rest, previous, previous_rest)
+        rows.append(Row(len(rows), now, *numbers, first=previous_rest == 0))
     return Truth(setting, tuple(rows))
 
 
 def _elbo_weight(row: Row) -> Number:
-    """½(SNR(t−1) − SNR(t)); at t = 1 the decoder of variance β_1: 1/(2β_1)."""
-    if row.previous_rest == 0:
-        return 1 / (2 * row.beta)
-    return (row.previous_alpha_bar / row.previous_rest - row.snr) / 2
+    """½(SNR(t−1) − SNR(t)) = ᾱ_{t−1} β_t/(2 (1−ᾱ_{t−1})(1−ᾱ_t)); at t = 1 the decoder of variance β_1: 1/(2β_1)."""
+    return either(
+        row.first,
+        lambda: 1 / (2 * row.beta),
+        lambda: row.previous_alpha_bar * row.beta / (2 * row.previous_rest * row.rest),
+    )
+
+
+WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
+    "simple": lambda row: row.snr,
+    "simple_x0": lambda row: 1 + 0 * row.rest,
+    "simple_v": lambda row: row.snr + 1,
+    "elbo": _elbo_weight,
+    "truncated_snr": lambda row: at_least(row.snr, 1),
+    "min_snr": lambda row: at_most(row.snr, MIN_SNR_GAMMA),
+    "p2": lambda row: row.snr / (1 + row.snr),
+}
+"""The factor on ‖error of x_0‖² by weighting: the definitions."""
+
+WEIGHTINGS = tuple(WEIGHTS_IN_X0)
 
 
 def weight_in_x0(weighting: str, row: Row) -> Number:
     """The factor on ‖error of x_0‖², by definition of the weighting."""
-    definitions: dict[str, Callable[[], Number]] = {
-        "simple": lambda: row.snr,
-        "simple_x0": lambda: MP.one,
-        "simple_v": lambda: row.snr + 1,
-        "elbo": lambda: _elbo_weight(row),
-        "truncated_snr": lambda: max(row.snr, MP.one),
-        "min_snr": lambda: min(row.snr, MP.mpf(MIN_SNR_GAMMA)),
-        "p2": lambda: row.snr / (1 + row.snr),
-    }
-    return definitions[weighting]()
+    return WEIGHTS_IN_X0[weighting](row)
 
 
 _ZERO_SNR_LIMIT_IN_EPS = {"simple": 1, "min_snr": 1, "p2": 1}
@@ -264,7 +369,7 @@ _ZERO_SNR_LIMIT_IN_EPS = {"simple": 1, "min_snr": 1, "p2": 1}
 
 
 def weight(weighting: str, row: Row, parameterization: str) -> Number | None:
-    """The factor on the squared error in that space: w_x0/κ²; its limit at ᾱ = 0, None where that is infinite."""
+    """The factor on the squared error in that space: w_x0/κ²; its limit at ᾱ = 0, None where that is infinite. For one step."""
     if row.alpha_bar > 0 or parameterization not in ("eps", "score"):
         return weight_in_x0(weighting, row) / row.error_factor(parameterization) ** 2
     limit = _ZERO_SNR_LIMIT_IN_EPS.get(weighting)
@@ -274,7 +379,9 @@ def weight(weighting: str, row: Row, parameterization: str) -> Number | None:
 
 def reverse_variance(variance: str, row: Row) -> Number:
     """β_t or β̃_t; at t = 1 both are the decoder's β_1."""
-    return row.beta if variance == "beta" or row.previous_rest == 0 else row.posterior_variance
+    if variance == "beta":
+        return row.beta
+    return either(row.first, lambda: row.beta, lambda: row.posterior_variance)
 
 
 def gaussian_kl(mean1: Number, var1: Number, mean2: Number, var2: Number) -> Number:

@@ -1,0 +1,122 @@
+"""A finding in words: what was asked, what came back, where, and a few lines of Python that show it."""
+
+import copy
+import traceback
+from typing import Any
+
+from torch import Tensor
+
+from ddpm_ref.conformance.guarded import InterfaceError
+from ddpm_ref.conformance.implementation import Implementation
+from ddpm_ref.conformance.lawbook.law import Case, Law
+from ddpm_ref.conformance.lawbook.truth import digits
+from ddpm_ref.conformance.setting import Setting
+
+_LONGEST = 600
+
+
+def name_of(case: Case) -> str:
+    """The quantity in question."""
+    return case.label or case.method
+
+
+def of(case: Case, index: tuple[int, ...]) -> str:
+    """The words among the arguments, and the step of the failing sample."""
+    parts = [str(v) for v in case.arguments.values() if isinstance(v, Setting)]
+    parts += [repr(v) for v in case.arguments.values() if isinstance(v, str)]
+    t = case.arguments.get("t")
+    if isinstance(t, Tensor) and t.ndim == 1 and index and index[0] < len(t):
+        parts.append(f"t={int(t[index[0]])}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def raised(case: Case, failure: BaseException) -> str:
+    """The exception in one line, with what was asked."""
+    return f"{name_of(case)}{of(case, ())} raised {described(failure)}"
+
+
+def described(failure: BaseException) -> str:
+    """Type, text and line of an exception, on one line."""
+    if isinstance(failure, InterfaceError):
+        return f"TypeError: {_text(failure)} ({failure.place})"
+    frame = traceback.extract_tb(failure.__traceback__)[-1]
+    place = f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}"
+    said = f"{type(failure).__name__}: {_text(failure)}"
+    # A stub raises this, whose author means NotOffered.
+    if isinstance(failure, NotImplementedError):
+        said += "; raise NotOffered for what you lack"
+    return f"{said} ({place})"
+
+
+def _text(failure: BaseException) -> str:
+    try:
+        return " ".join(str(failure).split())
+    except Exception as worse:  # theirs: even the message of an exception may be code that fails
+        return f"its message cannot be read, {type(worse).__name__}"
+
+
+def witness(
+    case: Case, index: tuple[int, ...], measured: float, message: str, *, comparable: bool
+) -> dict[str, Any]:
+    """In JSON types; `expected` and 50 digits of it where one element is in question."""
+    right = case.expected[index] if comparable and len(index) == case.expected.ndim else None
+    exact = case.exact(index) if case.exact is not None and right is not None else None
+    return {
+        "method": name_of(case),
+        "arguments": {name: _plain(value) for name, value in case.arguments.items()},
+        "index": list(index),
+        "measured": measured,
+        "expected": None if right is None else float(right),
+        "exact": None if exact is None else digits(exact),
+        "message": message,
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, Setting):
+        return {
+            name: content for name, content in vars(value).items() if content not in (None, False)
+        }
+    return value if isinstance(value, (int, float, str, type(None))) else str(value)
+
+
+def snippet(law: Law, implementation: Implementation, case: Case, message: str) -> str:
+    """Few lines that show the failing element, or that rerun the law where a call cannot be written down briefly."""
+    kind = type(implementation)
+    head = [f"from {kind.__module__} import {kind.__qualname__}"]
+    writable = all(not callable(v) for v in case.arguments.values())
+    again = "\n".join(
+        [
+            *head,
+            "from ddpm_ref.conformance import law_test",
+            f"law_test({law.id!r})({kind.__qualname__}())",
+        ]
+    )
+    if case.run is not None or not writable:
+        return again
+    if any(isinstance(v, Setting) for v in case.arguments.values()):
+        head.append("from ddpm_ref.conformance import Setting")
+    arguments = ", ".join(_source(v) for v in case.arguments.values())
+    if len(arguments) > _LONGEST:
+        return again
+    return "\n".join(
+        [
+            "import torch",
+            *head,
+            f"result = {kind.__qualname__}().{case.method}({arguments})",
+            f"print(result)  # {message}",
+        ]
+    )
+
+
+def _source(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"torch.tensor({value.tolist()!r}, dtype={value.dtype})"
+    if isinstance(value, Setting):
+        default = Setting(value.name, value.T)
+        extra = {k: v for k, v in vars(value).items() if getattr(default, k) != v}
+        words = "".join(f", {name}={content!r}" for name, content in extra.items())
+        return f"Setting({value.name!r}, {value.T}{words})"
+    return repr(copy.copy(value))
