@@ -196,7 +196,12 @@ def _failure(
 ) -> Outcome:
     kind = min((answer.kind for answer in failed), key=CLASSES.index)
     of_kind = [answer for answer in failed if answer.kind == kind]
-    worst = min(of_kind, key=lambda a: (a.raised, -a.excess, a.case.size))
+    most = max((a.excess for a in of_kind if not a.raised), default=math.inf)
+    # Among those that are about as bad, the one that is easiest to read.
+    worst = min(
+        of_kind,
+        key=lambda a: (a.raised, a.excess < most / 10, a.case.expected.ndim, -a.excess),
+    )
     shown = _narrowed(worst, candidate, limits)
     comparable = shown.case.expected.numel() > 0 and not shown.raised and not shown.case.must_refuse
     return replace(

@@ -30,7 +30,7 @@ from ddpm_ref.conformance.setting import Setting
 ROUNDINGS = 16.0
 """How many times the bound of eq. (1) is rounding: right code stays below a quarter of it."""
 
-_SHAPES = ((2, 3), (5, 5), (3, 1, 7, 2))
+_SHAPES = ((2, 3), (5, 5), (3, 2, 7, 5))
 _PARTS: dict[str, Callable[[Any], Tensor | None]] = {
     "": lambda result: result if isinstance(result, Tensor) else None,
     "0": lambda pair: pair[0],
@@ -131,7 +131,7 @@ def gradient_batches(
     method: Method, known: Truth | None, options: Options
 ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
     """B = D and an image, which between them have the steps where things go wrong."""
-    chosen = ((5,),) if method.vector else ((5, 5), (3, 1, 7, 2))
+    chosen = ((5,),) if method.vector else ((5, 5), (3, 2, 7, 5))
     yield from ((shape, t) for shape, t in batches(method, known, options) if shape in chosen)
 
 

@@ -1,81 +1,17 @@
 """Laws on batches: a batch is its samples, and results are finite at every step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement.examples import SHARED, calls
+from ddpm_ref.conformance.agreement.methods import METHODS, Method
 from ddpm_ref.conformance.implementation import Bound, Implementation, NotOffered, Posterior
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.law import AGREEMENT, Case, Law, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Truth
 from ddpm_ref.conformance.setting import Setting
-
-SHARED = ("mean", "covariance", "weights", "means", "covariances", "data")
-"""Arguments that describe a distribution and have no batch axis."""
-
-
-def calls(
-    setting: Setting, known: Truth, batch: int, dims: tuple[int, ...]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """One call of every method that takes a batch, at steps where all is defined."""
-    shape = (batch, *dims)
-    low, high = min(2, known.T), max(known.T - 1, 1)
-    t = torch.tensor(([high, low, (low + high) // 2] * batch)[:batch])
-    x0, eps, x_t, said = (draw(shape, salt) for salt in (1, 2, 4, 5))
-    yield "q_sample", {"setting": setting, "x0": x0, "t": t, "noise": eps}
-    yield "posterior", {"setting": setting, "x0": x0, "x_t": x_t, "t": t}
-    range_ends = {"setting": setting, "meaning": "range", "said": said.sigmoid(), "t": t}
-    yield "learned_variance", range_ends
-    for space in ("eps", "v", "mean"):
-        yield (
-            "target",
-            {"setting": setting, "parameterization": space, "x0": x0, "eps": eps, "t": t},
-        )
-        yield (
-            "convert",
-            {
-                "setting": setting,
-                "prediction": said,
-                "x_t": x_t,
-                "t": t,
-                "source": space,
-                "to": "x0",
-            },
-        )
-    for weighting in ("simple", "min_snr", "elbo"):
-        yield (
-            "weight",
-            {"setting": setting, "weighting": weighting, "t": t, "parameterization": "v"},
-        )
-        yield "loss", {
-            "setting": setting, "prediction": said, "x0": x0, "eps": eps, "t": t, "parameterization": "v",
-            "weighting": weighting,
-        }  # fmt: skip
-    yield "prior_kl", {"setting": setting, "x0": x0}
-    if known.T >= 2:
-        yield "bound_term", {
-            "setting": setting, "prediction": said, "x0": x0, "x_t": x_t, "t": t, "parameterization": "v",
-            "variance": "beta",
-        }  # fmt: skip
-    for sampler, eta in (("ddpm", 0.0), ("ddim", 0.5)):
-        yield "sampler_step", {
-            "setting": setting, "prediction": said, "x_t": x_t, "t": t, "noise": eps, "parameterization": "v",
-            "sampler": sampler, "eta": eta,
-        }  # fmt: skip
-    flat = draw((batch, 3), 4)
-    identity = torch.eye(3, dtype=torch.float64)
-    gaussian = {"mean": draw((3,), 9), "covariance": identity + 0.5}
-    yield "gaussian_denoise", {"setting": setting, **gaussian, "x_t": flat, "t": t}
-    mixture = {
-        "weights": torch.tensor([0.25, 0.75], dtype=torch.float64),
-        "means": draw((2, 3), 11),
-        "covariances": torch.stack([identity, identity + 0.5]),
-    }
-    yield "mixture_denoise", {"setting": setting, **mixture, "x_t": flat, "t": t}
-    yield "empirical_denoise", {"setting": setting, "data": draw((7, 3), 13), "x_t": flat, "t": t}
-    yield "gaussian_log_prob", {**gaussian, "x0": flat}
-    yield "mixture_log_prob", {**mixture, "x0": flat}
 
 
 def tensors(result: Any) -> list[Tensor]:
@@ -92,39 +28,58 @@ def tensors(result: Any) -> list[Tensor]:
     return found
 
 
-def _row(arguments: Mapping[str, Any], index: int) -> list[Any]:
-    return [
-        value[index : index + 1] if isinstance(value, Tensor) and name not in SHARED else value
-        for name, value in arguments.items()
-    ]
+def per_sample(arguments: Mapping[str, Any]) -> list[str]:
+    """Arguments with a row for each sample; the parameters of a distribution have none."""
+    shared = () if "log_scale" in arguments else SHARED
+    return [n for n, v in arguments.items() if isinstance(v, Tensor) and n not in shared]
+
+
+def batched(arguments: Mapping[str, Any]) -> int:
+    """The number of samples of a call."""
+    return len(arguments[per_sample(arguments)[0]])
+
+
+def row(arguments: Mapping[str, Any], index: int) -> list[Any]:
+    """The arguments of one sample alone."""
+    names = per_sample(arguments)
+    return [v[index : index + 1] if n in names else v for n, v in arguments.items()]
+
+
+def apart(these: Sequence[Tensor], those: Sequence[Tensor]) -> Tensor:
+    """The largest difference of two results, absolute below 1 and relative above, `[1]`; infinite for other shapes."""
+    worst = torch.zeros((), dtype=torch.float64)
+    for one, other in zip(these, those, strict=True):
+        if one.shape != other.shape:
+            return torch.full((1,), torch.inf)
+        same = (one == other) | (one.isnan() & other.isnan())
+        gap = torch.where(same, 0.0, (one.double() - other.double()).abs())
+        if gap.numel():
+            worst = torch.maximum(worst, (gap / (1 + other.double().abs())).max())
+    return worst.reshape(1)
+
+
+def own_settings(implementation: Implementation) -> Iterator[tuple[Setting, Truth, bool]]:
+    """The settings; every option is asked of the first one with more than two steps."""
+    found = list(settings_with_truth(implementation))
+    first = next((setting for setting, known in found if known.T > 2), None)
+    yield from ((setting, known, setting == first) for setting, known in found)
 
 
 def _separable(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        for batch, dims in ((2, (3,)), (3, (3,)), (5, (1, 2, 3))):
-            for method, arguments in calls(setting, known, batch, dims):
+    for setting, known, every in own_settings(implementation):
+        for batch, dims in ((2, (3,)), (3, (3,)), (5, (2, 3, 7))):
+            for method, arguments in calls(setting, known, batch, dims, every=every):
 
                 def difference(
                     candidate: Implementation, method: str = method, arguments: Any = arguments
                 ) -> Tensor:
-                    together = tensors(getattr(candidate, method)(*arguments.values()))
-                    size = next(
-                        len(v) for v in arguments.values() if isinstance(v, Tensor) and v.ndim
-                    )
-                    size = len(arguments["t"]) if "t" in arguments else size
-                    size = len(arguments["x0"]) if "x0" in arguments else size
-                    worst = torch.zeros((), dtype=torch.float64)
+                    ask, size = getattr(candidate, method), batched(arguments)
+                    together = tensors(ask(*arguments.values()))
+                    found = []
                     for index in range(size):
-                        alone = tensors(getattr(candidate, method)(*_row(arguments, index)))
-                        for whole, one in zip(together, alone, strict=True):
-                            part = (
-                                whole[index : index + 1] if len(whole) == size else whole
-                            ).double()
-                            gap = torch.where(part == one, 0.0, (part - one.double()).abs())
-                            if part.shape != one.shape:
-                                gap = torch.full((1,), torch.inf)
-                            worst = torch.maximum(worst, (gap / (1 + one.abs())).max().double())
-                    return worst.reshape(1)
+                        alone = tensors(ask(*row(arguments, index)))
+                        found.append(apart([_part(v, index, size) for v in together], alone))
+                    return torch.stack(found).max(0).values
 
                 yield Case(
                     method,
@@ -135,14 +90,14 @@ def _separable(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
                 )
 
 
+def _part(whole: Tensor, index: int, size: int) -> Tensor:
+    """Sample `index` of a result; a result that broadcasts over the batch is everybody's."""
+    return whole[index : index + 1] if whole.ndim and len(whole) == size else whole
+
+
 def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    for setting, known in settings_with_truth(implementation):
-        last_defined = known.T - 1 if setting.zero_terminal_snr else known.T
-        t = torch.arange(1, last_defined + 1)
-        for method, arguments in calls(setting, known, len(t), (1,)):
-            if "t" not in arguments or method.endswith("denoise") or method == "bound_term":
-                continue
-            arguments = {**arguments, "t": t}
+    for setting, known, every in own_settings(implementation):
+        for method, arguments in calls(setting, known, max(known.T, 2), (1,), every=every):
 
             def bad(
                 candidate: Implementation, method: str = method, arguments: Any = arguments
@@ -162,6 +117,96 @@ def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
                 run=bad,
                 label=f"number of NaN or infinite entries of {method} over all t",
             )
+
+
+def strided(value: Tensor, how: str) -> Tensor:
+    """The same numbers in another place of memory: every second entry, the axes in reverse order, one row for all, or channels last."""
+    if not value.is_floating_point():
+        return value
+    if how == "slice":
+        return torch.stack([value, value + 1], -1).contiguous()[..., 0]
+    if how == "expanded":
+        return value[:1].expand_as(value)
+    if how == "channels last" and value.ndim == 4:
+        return value.contiguous(memory_format=torch.channels_last)
+    order = tuple(range(value.ndim))[::-1]
+    return value.permute(order).contiguous().permute(order)
+
+
+def _layout(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    for setting, known, every in own_settings(implementation):
+        if not every:
+            continue
+        for batch, dims in ((2, (3, 5, 7)), (1033, (2,))):
+            for method, given in calls(setting, known, batch, dims):
+                for how in ("slice", "transposed", "expanded", "channels last"):
+
+                    def difference(
+                        candidate: Any, method: str = method, given: Any = given, how: str = how
+                    ) -> Tensor:
+                        own = {name: candidate.own(value) for name, value in given.items()}
+                        names = per_sample(own)
+                        other = {n: strided(v, how) if n in names else v for n, v in own.items()}
+                        plain = [
+                            v.contiguous().clone() if isinstance(v, Tensor) else v
+                            for v in other.values()
+                        ]
+                        result = tensors(candidate.ask(method, *other.values()))
+                        return apart(result, tensors(candidate.ask(method, *plain)))
+
+                    yield Case(
+                        method,
+                        given,
+                        torch.zeros(1, dtype=torch.float64),
+                        run=difference,
+                        label=f"{method} of {how} tensors minus {method} of contiguous ones",
+                    )
+
+
+def _results(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """Two questions for each result: is its dtype the samples' own (or as wide), and is it where they are and dense."""
+    for setting, known, every in own_settings(implementation):
+        if not every:
+            continue
+        for method, given in calls(setting, known, 3, (2, 5)):
+            if method not in METHODS or dtype not in _dtypes(implementation, METHODS[method]):
+                continue
+            arguments = {
+                name: v.to(dtype) if isinstance(v, Tensor) and v.is_floating_point() else v
+                for name, v in given.items()
+            }
+            exactly = METHODS[method].kept and implementation.keeps_dtype
+
+            def formed(
+                candidate: Implementation,
+                method: str = method,
+                given: Any = arguments,
+                exactly: bool = exactly,
+            ) -> Tensor:
+                result = getattr(candidate, method)(*given.values())
+                found = tensors(result.mean if isinstance(result, Posterior) else result)
+                wrong = [
+                    v.dtype != dtype
+                    if exactly
+                    else torch.finfo(v.dtype).eps > torch.finfo(dtype).eps
+                    for v in found
+                ]
+                return torch.tensor([sum(wrong), sum(v.device.type != "cpu" for v in found)])
+
+            yield Case(
+                method,
+                arguments,
+                torch.zeros(2, dtype=torch.float64),
+                run=formed,
+                label=f"results of {method} whose dtype is not {'that' if exactly else 'as wide as that'} of the samples, and on another device",
+            )
+
+
+def _dtypes(implementation: Implementation, method: Method) -> tuple[torch.dtype, ...]:
+    """What the method takes: samples in every dtype, densities and losses in those that are declared for them."""
+    if method.kept or not method.operands:
+        return tuple(implementation.dtypes)
+    return tuple(d for d in implementation.density_dtypes if d in implementation.dtypes)
 
 
 LAWS = (
@@ -185,6 +230,28 @@ LAWS = (
         {torch.float64: 0.0},
         "A count.",
         _finite,
+        mixed=True,
+    ),
+    Law(
+        "I29-results",
+        "form of every result",
+        "What has the shape of a sample has the sample's dtype, every other result one at least as wide; all of them are where the samples are.",
+        "A float64 coefficient promotes a whole network; a loss in bf16 has two digits.",
+        "torch type promotion.",
+        dict.fromkeys(AGREEMENT, 0.0),
+        "A count.",
+        _results,
+        mixed=True,
+    ),
+    Law(
+        "I32-layout",
+        "layout does not matter",
+        "f(x) is the same for the same numbers in memory of another order: every second entry, transposed, expanded, channels last.",
+        "A tensor is its numbers, not its strides.",
+        "`view`, `data_ptr` and kernels that take contiguous memory for granted.",
+        {torch.float64: 1e-12},
+        "The same arithmetic in another order of memory.",
+        _layout,
         mixed=True,
     ),
 )

@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement.examples import SHARED, calls
 from ddpm_ref.conformance.guarded import fresh, usual_state
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
-from ddpm_ref.conformance.lawbook.hygiene import SHARED, calls, tensors
-from ddpm_ref.conformance.lawbook.law import Case, Law, draw, settings_with_truth
+from ddpm_ref.conformance.lawbook.hygiene import own_settings, tensors
+from ddpm_ref.conformance.lawbook.law import Case, Law, draw
 from ddpm_ref.conformance.lawbook.truth import Truth
 from ddpm_ref.conformance.setting import Setting
 
@@ -21,17 +22,7 @@ Count = Callable[[Any, str, dict[str, Any]], int | list[int]]
 def _unbatched(setting: Setting, known: Truth) -> Iterator[tuple[str, dict[str, Any]]]:
     """Calls without a batch axis, or whose rows draw their own noise: for the law on inputs only."""
     column = draw((5,), 1)
-    yield (
-        "gaussian_kl",
-        {"mean1": column, "log_var1": column, "mean2": column + 1, "log_var2": column - 1},
-    )
-    yield "discretized_log_likelihood", {
-        "x": torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), "mean": draw((3,), 2),
-        "log_scale": draw((3,), 3), "levels": 17,
-    }  # fmt: skip
-    yield "bits_per_dim", {"nats": column, "dims": 3}
     yield "ema", {"values": column, "decay": 0.5}
-    yield "hybrid_loss", {"setting": setting, "simple": column, "bound_term": column + 1}
     if known.T <= 50:
         yield "bound", {
             "setting": setting, "model": ConstantModel(known, "x0", 0.25), "x0": draw((2, 3), 1),
@@ -46,8 +37,11 @@ def _every_call(
     width: int = 1,
 ) -> Iterator[Case]:
     """Counts that must be 0, for one call of every method; `width` of them, or one for each tensor among the arguments."""
-    for setting, known in settings_with_truth(implementation):
-        for method, arguments in (*calls(setting, known, 3, (2,)), *_unbatched(setting, known)):
+    for setting, known, every in own_settings(implementation):
+        for method, arguments in (
+            *calls(setting, known, 3, (2,), every=every),
+            *_unbatched(setting, known),
+        ):
             names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
 
             def counted(candidate: Any, method: str = method, given: Any = arguments) -> Tensor:
@@ -141,6 +135,84 @@ def _state_kept(implementation: Implementation, dtype: torch.dtype) -> Iterator[
     )
 
 
+def _history(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """A new instance that is asked nothing else, and one that was asked before: in half precision, of the same size with other content."""
+
+    def differ(candidate: Any, method: str, given: dict[str, Any]) -> int:
+        if method == "bound":
+            raise NotOffered("a bound draws its own noise")
+        fresh_one, used = _rebuilt(candidate), _rebuilt(candidate)
+        lower = candidate.bare.dtypes[-1]
+        before = (
+            {n: _lowered(n, v, lower) for n, v in given.items()},
+            {n: _halved(n, v) for n, v in given.items()},
+        )
+        with usual_state():
+            for arguments in before:
+                try:
+                    getattr(used, method)(*map(fresh, arguments.values()))
+                except (
+                    Exception
+                ):  # its own matter: of what it does to the next call this law speaks
+                    continue
+            answers = [
+                [fresh(v) for v in tensors(getattr(one, method)(*map(fresh, given.values())))]
+                for one in (used, fresh_one)
+            ]
+        return _unequal(*answers)
+
+    yield from _every_call(
+        implementation,
+        differ,
+        lambda method, _: f"entries of {method} that depend on what was asked before",
+    )
+
+
+def _rebuilt(candidate: Any) -> Implementation:
+    try:
+        built: Implementation = type(candidate.bare)()
+    except TypeError:
+        raise NotOffered(f"{candidate.name} is not built without arguments") from None
+    return built
+
+
+def _lowered(name: str, value: Any, dtype: torch.dtype) -> Any:
+    number = isinstance(value, Tensor) and value.is_floating_point() and name not in SHARED
+    return value.to(dtype) if number else value
+
+
+def _generator(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """What takes a seed leaves the program's generator where it is, and depends on the seed alone."""
+
+    def asks(setting: Setting) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        x0, t = draw((3, 5), 1), torch.tensor([1, setting.steps, setting.steps])
+        yield "noised", (setting, x0, t, 3)
+        yield "noise", ((3, 5), 3, 2, 1)
+        yield "time_steps", (7, 10, 3)
+
+    for setting, _, first in own_settings(implementation):
+        for method, given in asks(setting) if first else ():
+
+            def moved(candidate: Any, method: str = method, given: Any = given) -> Tensor:
+                answers, states = [], []
+                with usual_state(), torch.random.fork_rng(devices=[]):
+                    for seed in (1, 2):
+                        torch.manual_seed(seed)
+                        before = torch.random.get_rng_state()
+                        result = getattr(candidate, method)(*given)
+                        states.append(torch.equal(before, torch.random.get_rng_state()))
+                        answers.append([fresh(v) for v in tensors(result)])
+                return torch.tensor([_unequal(*answers), states.count(False)])
+
+            yield Case(
+                method,
+                {"setting": setting, "seed": 3},
+                torch.zeros(2, dtype=torch.float64),
+                run=moved,
+                label=f"entries of {method} that differ for one seed, and calls that move the program's generator",
+            )
+
+
 def _unequal(these: "list[Tensor]", those: "list[Tensor]") -> int:
     """Entries that differ; NaN equals NaN."""
     pairs = zip(these, those, strict=True)
@@ -193,6 +265,28 @@ LAWS = (
         {torch.float64: 0.0},
         "A count.",
         _state_kept,
+        mixed=True,
+    ),
+    Law(
+        "I18-history",
+        "no memory of other calls",
+        "A result is that of a new instance, whatever was asked before: in another dtype, or of the same size with other content.",
+        "A function of its arguments has no history.",
+        "Tables kept in the dtype of the first call; a cache keyed by shape or by T.",
+        {torch.float64: 0.0},
+        "A count.",
+        _history,
+        mixed=True,
+    ),
+    Law(
+        "I18-generator",
+        "a seed is enough",
+        "What takes a seed gives the same for the same seed wherever the program's generator stands, and does not move it.",
+        "The seed is the argument that the numbers are a function of.",
+        "torch.manual_seed for reproducible noise; a draw from the global generator beside one from a local one.",
+        {torch.float64: 0.0},
+        "A count.",
+        _generator,
         mixed=True,
     ),
 )
