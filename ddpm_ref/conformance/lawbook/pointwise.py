@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ddpm_ref.conformance.implementation import Bound, Implementation
 from ddpm_ref.conformance.lawbook.bound import VARIANCES
+from ddpm_ref.conformance.lawbook.chance import normality
 from ddpm_ref.conformance.lawbook.law import SIGMAS, Case, Law, seeded, settings_with_truth
 from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth, reverse_variance
 from ddpm_ref.conformance.setting import Setting
@@ -114,7 +115,57 @@ def _case(setting: Setting, model: LinearModel, x0: Tensor, variance: str) -> Ca
     )
 
 
+def _draws(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """(x_t − √ᾱ x_0)/√(1−ᾱ) of everything that the bound hands to the model, where all x_0 are the same."""
+    x0 = torch.tensor([[0.5, -1.75, 1.0, 0.0, -0.25, 1.5, -1.0, 0.75]], dtype=torch.float64)
+    data = x0.expand(_COPIES, -1).contiguous()
+    ordered = sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)
+    for setting, known in ordered[:_SHORTEST]:
+        if known.T < 2:
+            continue
+
+        def scores(candidate: Implementation, inputs: Any = (setting, known)) -> Tensor:
+            where, truth = inputs
+            steps = {row.original: row for row in truth.rows[1:]}
+            blocks: list[Tensor] = []
+
+            def model(x_t: Tensor, t: Tensor) -> Tensor:
+                rows = [steps[int(k)] for k in t]
+                a, s = (
+                    torch.tensor([[float(v)] for v in part])
+                    for part in ([r.a for r in rows], [r.s for r in rows])
+                )
+                blocks.append((x_t.double() - a * x0) / s)
+                return x0.expand_as(x_t).to(x_t.dtype)
+
+            with seeded():
+                candidate.bound(where, model, data, "x0", "posterior", "gaussian", None)
+            z = torch.cat(blocks) if blocks else torch.full((2, 8), torch.inf)
+            if z.numel() % data.numel():
+                return normality([z])
+            return normality(list(z.split(len(data))))
+
+        yield Case(
+            "bound",
+            {"setting": setting, "parameterization": "x0", "variance": "posterior"},
+            torch.zeros(20, dtype=torch.float64),
+            run=scores,
+            label="noise in what the bound hands to the model: moments, tails, χ², means and correlations of samples, positions and terms",
+        )
+
+
 LAWS = (
+    Law(
+        "I12-draws",
+        "noise in the bound",
+        "Each term of the bound hands the model √ᾱ x0 + √(1−ᾱ) z of its own x0, with z ~ N(0, I) new for each term, sample and position.",
+        "L_t is an expectation over q(x_t | x0).",
+        "Ho et al. 2020, eq. 5. Seen: one noise for all t; x_t of other data.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of {_COPIES * 8:,} numbers a term.",
+        _draws,
+        measures="chance",
+    ),
     Law(
         "I12-pointwise",
         "bound above −ln p",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ddpm_ref.conformance.agreement import cases as agreement
 from ddpm_ref.conformance.agreement.methods import SAMPLERS, step_coefficients
-from ddpm_ref.conformance.implementation import Implementation
+from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.bound import ConstantModel
+from ddpm_ref.conformance.lawbook.chance import normality, standard_scores
 from ddpm_ref.conformance.lawbook.law import (
     AGREEMENT,
     AGREEMENT_REASON,
@@ -24,7 +25,6 @@ from ddpm_ref.conformance.lawbook.law import (
     seeded,
     settings_with_truth,
 )
-from ddpm_ref.conformance.lawbook.training import standard_scores
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 from ddpm_ref.conformance.setting import Setting
 
@@ -70,6 +70,7 @@ def _chains(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
 
 _MEAN, _VARIANCE = 0.75, 0.25
 _CHAINS = (512, 16)
+_LONG = (16384, 16)
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,11 @@ def _ends(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
 
 
 @dataclass(eq=False)
-class FirstCall:
-    """A model that keeps what it is handed in its first call."""
+class Heard:
+    """A model that keeps what it is handed and what it says."""
 
     model: GaussianModel
-    start: Tensor | None = None
+    calls: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __str__(self) -> str:
         """In a witness."""
@@ -167,8 +168,18 @@ class FirstCall:
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The model's answer."""
-        self.start = x_t.clone() if self.start is None else self.start
-        return self.model(x_t, t)
+        said = self.model(x_t, t)
+        self.calls.append((x_t.double(), said.double()))
+        return said
+
+
+def _walked(
+    candidate: Implementation, setting: Setting, known: Truth, sampler: str
+) -> list[tuple[Tensor, Tensor]]:
+    heard = Heard(GaussianModel(known))
+    with seeded():
+        candidate.sample(setting, heard, _LONG if known.T <= 50 else _CHAINS, "x0", sampler)
+    return heard.calls
 
 
 def _starts(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -178,28 +189,43 @@ def _starts(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
             def scores(
                 candidate: Implementation, inputs: Any = (setting, known, sampler)
             ) -> Tensor:
-                where, truth, name = inputs
-                first = FirstCall(GaussianModel(truth))
-                with seeded():
-                    candidate.sample(where, first, _CHAINS, "x0", name)
-                if first.start is None:
-                    return torch.full((6,), torch.inf)
-                z = first.start.double().reshape(_CHAINS)
-                others = [z.roll(1, 1).flatten(), z.roll(1, 0).flatten()]
-                return standard_scores(z.flatten(), others)
+                calls = _walked(candidate, inputs[0], inputs[1], inputs[2])
+                return normality([calls[0][0]]) if calls else torch.full((20,), torch.inf)
 
             yield Case(
                 "sample",
-                {
-                    "setting": setting,
-                    "shape": _CHAINS,
-                    "parameterization": "x0",
-                    "sampler": sampler,
-                },
-                torch.zeros(6, dtype=torch.float64),
+                {"setting": setting, "parameterization": "x0", "sampler": sampler},
+                torch.zeros(20, dtype=torch.float64),
                 run=scores,
-                label="first x_t that the model is handed: standardized moments 1–4, correlations across dims and samples",
+                label="first x_t that the model is handed: moments, tails, χ², means and correlations of samples and positions",
             )
+
+
+def _noises(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+    """z of each ancestral step, from x_{t−1} = c_0 x̂_0 + c_t x_t + √β̃ z."""
+    for setting, known in _short(implementation):
+        if known.T < 3:
+            continue
+
+        def scores(candidate: Implementation, inputs: Any = (setting, known)) -> Tensor:
+            calls = _walked(candidate, inputs[0], inputs[1], "ddpm")
+            if len(calls) != inputs[1].T:
+                raise NotOffered(f"{candidate.name} calls the model {len(calls)} times")
+            blocks = []
+            for row, (x_t, said), (after, _) in zip(
+                inputs[1].rows[:1:-1], calls, calls[1:], strict=False
+            ):
+                clean, noisy, deviation = (float(v) for v in _on_clean_and_noisy(row, "ddpm"))
+                blocks.append((after - clean * said - noisy * x_t) / deviation)
+            return normality(blocks)
+
+        yield Case(
+            "sample",
+            {"setting": setting, "parameterization": "x0", "sampler": "ddpm"},
+            torch.zeros(20, dtype=torch.float64),
+            run=scores,
+            label="noise of the steps, from what the model is handed: moments, tails, χ², means and correlations of samples, positions and steps",
+        )
 
 
 def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
@@ -289,8 +315,19 @@ LAWS = (
         "or another sampler, does not.",
         "Ho et al. 2020, algorithm 2, line 1. Seen: torch.randn in training and torch.rand at inference.",
         {torch.float64: SIGMAS},
-        f"{SIGMAS} standard errors of {math.prod(_CHAINS)} numbers.",
+        f"{SIGMAS} standard errors of {math.prod(_CHAINS):,} numbers or more.",
         _starts,
+        measures="chance",
+    ),
+    Law(
+        "I16-noise",
+        "noise of the steps",
+        "The noise that an ancestral chain adds is √β̃ z with z ~ N(0, 1), new at each step, in each sample and position.",
+        "x_{t−1} − c_0 x̂0 − c_t x_t is √β̃ z; both ends of each step are what the model is handed.",
+        "Ho et al. 2020, algorithm 2. Noise of another variance; one draw for all steps, samples or channels.",
+        {torch.float64: SIGMAS},
+        f"{SIGMAS} standard errors of {math.prod(_LONG):,} numbers a step: half a percent of the variance over a dozen steps.",
+        _noises,
         measures="chance",
     ),
     Law(

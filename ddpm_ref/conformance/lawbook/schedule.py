@@ -11,6 +11,7 @@ from ddpm_ref.conformance.lawbook.law import (
     Case,
     Check,
     Law,
+    settings_asked,
     settings_of,
     settings_with_truth,
 )
@@ -26,11 +27,12 @@ def _entry(key: str) -> Callable[[Mapping[str, Tensor]], Tensor | None]:
 
 def _table_law(key: str, quantity: Callable[[Row], Number], *, relative: bool) -> Check:
     def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        for setting, known in settings_with_truth(implementation):
+        for setting, known in settings_asked(implementation):
             expected = known.table(quantity)
             size = expected.abs()
             scale = torch.where((size > 0) & relative, size, 1.0)
-            yield _table_case(setting, known, key, quantity, expected, scale)
+            moved = quantity(known.columns(known.steps())).bound[1]
+            yield _table_case(setting, known, key, quantity, expected, scale, moved.nan_to_num(0.0))
 
     return check
 
@@ -42,12 +44,14 @@ def _table_case(
     quantity: Callable[[Row], Number],
     expected: Tensor,
     scale: Tensor,
+    moved: Tensor,
 ) -> Case:
     return Case(
         method="tables",
         arguments={"setting": setting},
         expected=expected,
         scale=scale,
+        table=moved,
         select=_entry(key),
         exact=lambda index: quantity(known.rows[index[0] + 1]),
         label=f"tables[{key!r}]",

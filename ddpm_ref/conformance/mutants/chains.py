@@ -233,6 +233,29 @@ class UniformStart(_Chain):
         return ask
 
 
+@mutant("all chains of a batch share the noise of their steps", "I16-noise")
+class SharedStepNoise(Implementation):
+    def sample(
+        self,
+        setting: Setting,
+        model: Model,
+        shape: tuple[int, ...],
+        parameterization: str,
+        sampler: str,
+    ) -> Tensor:
+        generator = torch.Generator().manual_seed(5)
+        x_t = torch.randn(shape, generator=generator, dtype=torch.float64)
+        original = setting.timesteps or tuple(range(1, setting.T + 1))
+        for step in range(setting.steps, 0, -1):
+            t = torch.full((shape[0],), step)
+            said = model(x_t, torch.full((shape[0],), original[step - 1]))
+            one = torch.randn((1, *shape[1:]), generator=generator, dtype=torch.float64)
+            x_t = self.sampler_step(
+                setting, said, x_t, t, one.expand(shape), parameterization, sampler, 0.0
+            )
+        return x_t
+
+
 @mutant("samples are clipped to [−1, 1] at the end", "I16-chain")
 class ClippedAtTheEnd(Implementation):
     def sample(

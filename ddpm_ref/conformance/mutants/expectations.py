@@ -63,6 +63,7 @@ class NoiseForgotten(Implementation):
 @mutant(
     "the bound evaluates its terms at an x_t of other data",
     "I12-pointwise",
+    "I12-draws",
     origin="L_t at x_t of an independent trajectory",
 )
 class UnrelatedNoisy(Implementation):
