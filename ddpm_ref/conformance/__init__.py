@@ -26,7 +26,7 @@ from ddpm_ref.conformance.implementation import (
 from ddpm_ref.conformance.setting import STANDARD_SETTINGS, Setting
 
 if TYPE_CHECKING:
-    from ddpm_ref.conformance import adapters, judge, lawbook, mutants, reference, runner
+    from ddpm_ref.conformance import adapters, check, judge, lawbook, mutants, reference, runner
     from ddpm_ref.conformance.check import AdapterError, LawWarning, check_diffusion
     from ddpm_ref.conformance.judge import Outcome
     from ddpm_ref.conformance.reference import Reference
@@ -43,7 +43,7 @@ _LATE = {
     "laws": "runner",
     "verify": "runner",
 }
-_MODULES = ("adapters", "judge", "lawbook", "mutants", "reference", "runner")
+_MODULES = ("adapters", "check", "judge", "lawbook", "mutants", "reference", "runner")
 
 
 def __getattr__(name: str) -> Any:
@@ -70,6 +70,7 @@ __all__ = [
     "Reference",
     "Setting",
     "adapters",
+    "check",
     "check_diffusion",
     "explain",
     "judge",
