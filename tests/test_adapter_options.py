@@ -8,6 +8,8 @@ import torch
 
 from ddpm_ref.conformance import Implementation
 from ddpm_ref.conformance.adapters import implementations
+from ddpm_ref.conformance.lawbook import LAWS
+from ddpm_ref.conformance.runner import examine
 
 MP = mpmath.mp.clone()
 MP.dps = 50
@@ -94,3 +96,55 @@ def test_the_moving_average_as_constructed_warms_its_decay_up() -> None:
     assert average.ema(values, 0.9).tolist() == pytest.approx(expected, rel=1e-12)
     (fixed,) = (convention.read(average) for convention in average.conventions)
     assert fixed.ema(values, 0.9).tolist() == pytest.approx([0.0, 0.1, 0.19], rel=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------ denoising-diffusion-pytorch
+
+PYTORCH = "denoising-diffusion-pytorch"
+
+
+def test_the_weighted_objective_trains_but_cannot_sample() -> None:
+    """weighted_objective_gaussian_diffusion.py, p_mean_variance takes no x_self_cond, which p_sample hands it."""
+    weighted = row(PYTORCH, f"{PYTORCH}: WeightedObjectiveGaussianDiffusion")
+    (setting,) = weighted.settings()
+    x, t = torch.full((2, 3), 0.25, dtype=torch.float64), torch.tensor([1, 500])
+    assert weighted.loss(setting, 0 * x, x, x, t, "x0", "simple_x0").tolist() == [0.0625, 0.0625]
+    with pytest.raises(TypeError, match="x_self_cond"):
+        weighted.sampler_step(setting, x, x, t, x, "x0", "ddpm", 0.0)
+
+
+def test_statistics_in_one_folder_are_those_of_the_first_data_set() -> None:
+    """fid_evaluation.py, load_or_precalc_dataset_stats: the file's name is its only key."""
+    names = (
+        f"{PYTORCH}: FIDEvaluation, {kind}"
+        for kind in ("one results folder", "a folder for each data set")
+    )
+    one, own = (row(PYTORCH, name) for name in names)
+    generator = torch.Generator().manual_seed(3)
+    first, second = (torch.randn(60, 1, 4, 4, generator=generator) * s for s in (0.2, 0.6))
+    assert one.frechet_distance(first, first) == pytest.approx(0, abs=1e-6)
+    assert one.frechet_distance(second, second) == pytest.approx(
+        own.frechet_distance(first, second), rel=1e-9
+    )
+
+
+def test_the_other_moving_average_copies_for_a_hundred_updates() -> None:
+    """ema_pytorch.py, update: copies while step ≤ update_after_step, and only where step % update_every == 0."""
+    average = row(PYTORCH, "ema-pytorch: EMA as constructed")
+    values = torch.arange(131, dtype=torch.float64)
+    found = average.ema(values, 0.9)
+    assert found[[0, 5, 10, 19, 100, 109]].tolist() == [0, 0, 10, 10, 100, 100]
+    decay = 1 - (1 + 10) ** (-2 / 3)
+    assert float(found[110]) == pytest.approx(100 * decay + 110 * (1 - decay), rel=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ azula
+
+
+def test_what_azula_leaves_to_the_caller_is_a_convention() -> None:
+    for name, law in (
+        ("azula: SimpleDenoiser.loss, max_weight = 1e4", "I5-loss"),
+        ("azula: GaussianDenoiser, a time for each sample", "I30-gaussian-denoiser"),
+    ):
+        (outcome, *_) = examine(LAWS[law], row("azula", name))
+        assert (outcome.status in ("fail", "error"), outcome.classification) == (True, "convention")

@@ -212,9 +212,137 @@ class _SquaredEta(Azula):
         )
 
 
+class _Part(Azula):
+    """A call as installed, and nothing that the library's other row has already."""
+
+    def tables(self, setting: Setting) -> Mapping[str, Tensor]:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("tables of its own")
+
+    def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("q_sample of its own")
+
+    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("posterior of its own")
+
+    def convert(
+        self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
+    ) -> Tensor:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("conversion of its own")
+
+    def sampler_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        sampler: str,
+        eta: float,
+    ) -> Tensor:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("sampler step of its own")
+
+
+class CappedWeight(_Part):
+    """`SimpleDenoiser.loss(x, t)` as installed: its weight (α²+σ²)/σ² is at most `max_weight = 1e4`."""
+
+    name = "azula: SimpleDenoiser.loss, max_weight = 1e4"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conventions = (
+            Convention(
+                "the weight is capped at 1e4",
+                "the loss clips SNR + 1 at `max_weight`, an argument that its formula leaves out; only infinity gives the formula",
+                "azula/denoise.py, SimpleDenoiser.loss",
+                _Uncapped,
+                ("I5", "I7", "I10", "I17"),
+            ),
+        )
+
+    most: float = 1e4
+
+    def gaussian_denoise(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("Gaussian denoiser of its own")
+
+    def _loss(
+        self, setting: Setting, parameterization: str, prediction: Tensor, x0: Tensor, time: Tensor
+    ) -> Tensor:
+        if parameterization != "x0":
+            raise NotOffered("the cap is in the simple denoiser's loss, of x0")
+        simple = _denoise().SimpleDenoiser(_network(prediction), _schedule(setting))
+        return torch.as_tensor(simple.loss(x0, time, max_weight=self.most)).reshape(1)
+
+
+class _Uncapped(CappedWeight):
+    """Reads it with `max_weight=math.inf`, as the library's other row does."""
+
+    most = math.inf
+
+
+class TimesOfABatch(_Part):
+    """`GaussianDenoiser(x_t [B, D], t [B])`, which the abstract `Denoiser.forward` allows, and this one's docstring does not."""
+
+    name = "azula: GaussianDenoiser, a time for each sample"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conventions = (
+            Convention(
+                "one time for the whole batch",
+                "t has shape (): α_t [B] would multiply the mean [D] along its last axis, which raises, or is wrong where B = D",
+                "azula/denoise.py, GaussianDenoiser.forward",
+                _OneTime,
+                ("I30", "I17", "I18", "I27"),
+            ),
+        )
+
+    def loss(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x0: Tensor,
+        eps: Tensor,
+        t: Tensor,
+        parameterization: str,
+        weighting: str,
+    ) -> Tensor:
+        """As in the other adapter, so not asked again."""
+        raise self._missing("loss of its own")
+
+    def gaussian_denoise(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """`GaussianDenoiser` at all times at once."""
+        values, vectors = torch.linalg.eigh(covariance)
+        full = importlib.import_module("azula.linalg.covariance").FullCovariance(vectors, values)
+        time = self._time(t, x_t)
+        denoiser = _denoise().GaussianDenoiser(mean, full, _schedule(setting))
+        found: Tensor = denoiser(x_t * _scale(setting, time, x_t), time).mean
+        return found
+
+
+class _OneTime(TimesOfABatch):
+    """Reads it sample by sample, as the library's other row does."""
+
+    def gaussian_denoise(
+        self, setting: Setting, mean: Tensor, covariance: Tensor, x_t: Tensor, t: Tensor
+    ) -> Tensor:
+        """One call for each sample."""
+        return Azula.gaussian_denoise(self, setting, mean, covariance, x_t, t)
+
+
 def implementations() -> tuple[Implementation, ...]:
-    """The library."""
-    return (Azula(),)
+    """The library, and two of its calls as installed."""
+    return (Azula(), CappedWeight(), TimesOfABatch())
 
 
 def _denoise() -> ModuleType:

@@ -81,9 +81,17 @@ def unclipped() -> type[Any]:
     return type("Unclipped", (base,), methods)
 
 
-def answering(setting: Setting, objective: str, answer: Any, *, min_snr: bool = False) -> Any:
-    """The chain of `diffusion`, whose stub now answers `answer`."""
-    dtype = answer.dtype if isinstance(answer, Tensor) else torch.float64
+def answering(
+    setting: Setting,
+    objective: str,
+    answer: Any,
+    *,
+    min_snr: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """The chain of `diffusion`, whose stub now answers `answer`; made for its dtype unless another is named."""
+    if dtype is None:
+        dtype = answer.dtype if isinstance(answer, Tensor) else torch.float64
     chain = diffusion(setting, objective, dtype, min_snr=min_snr)
     chain.model = Recorder(answer)
     return chain

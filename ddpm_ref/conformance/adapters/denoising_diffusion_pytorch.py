@@ -68,20 +68,24 @@ class DenoisingDiffusion(Implementation):
             Setting("cosine", 13),
         )
 
+    def kept(self, dtype: torch.dtype) -> torch.dtype:
+        """In which dtype the library's code makes its tables for samples of that dtype."""
+        return dtype
+
     def tables(self, setting: Setting) -> Mapping[str, Tensor]:
         """Its buffers, and `loss_weight` of pred_x0, which is the SNR; by its own code, left in float64."""
-        chain = diffusion(setting, "pred_noise", torch.float64)
+        chain = diffusion(setting, "pred_noise", self.kept(torch.float64))
         return {
             "beta": chain.betas,
             "alpha_bar": chain.alphas_cumprod,
             "one_minus_alpha_bar": chain.sqrt_one_minus_alphas_cumprod**2,
-            "snr": diffusion(setting, "pred_x0", torch.float64).loss_weight,
+            "snr": diffusion(setting, "pred_x0", self.kept(torch.float64)).loss_weight,
             "posterior_variance": chain.posterior_variance,
         }
 
     def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """`q_sample`."""
-        noisy: Tensor = diffusion(setting, "pred_noise", x0.dtype).q_sample(
+        noisy: Tensor = diffusion(setting, "pred_noise", self.kept(x0.dtype)).q_sample(
             x0, self.index(t), noise
         )
         return noisy
@@ -92,7 +96,7 @@ class DenoisingDiffusion(Implementation):
 
     def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
         """`q_posterior`: mean, variance, clipped log-variance."""
-        chain = diffusion(setting, "pred_noise", x_t.dtype)
+        chain = diffusion(setting, "pred_noise", self.kept(x_t.dtype))
         return Posterior(*chain.q_posterior(x0, x_t, self.index(t)))
 
     def target(
@@ -101,7 +105,9 @@ class DenoisingDiffusion(Implementation):
         """`predict_v`; the other targets are the tensors themselves."""
         if parameterization != "v":
             raise NotOffered(f"{self.name} computes a target for v only (`predict_v`)")
-        velocity: Tensor = diffusion(setting, "pred_v", x0.dtype).predict_v(x0, self.index(t), eps)
+        velocity: Tensor = diffusion(setting, "pred_v", self.kept(x0.dtype)).predict_v(
+            x0, self.index(t), eps
+        )
         return velocity
 
     def convert(
@@ -112,7 +118,9 @@ class DenoisingDiffusion(Implementation):
             raise NotOffered(
                 f"{self.name} converts eps, x0 and v to eps, x0 and mean, not {source} to {to}"
             )
-        chain = answering(setting, _OBJECTIVES[source], prediction)
+        chain = answering(
+            setting, _OBJECTIVES[source], prediction, dtype=self.kept(prediction.dtype)
+        )
         if to == "mean":
             mean: Tensor = chain.p_mean_variance(x_t, self.index(t), clip_denoised=False)[0]
             return mean
@@ -125,7 +133,10 @@ class DenoisingDiffusion(Implementation):
         if weighting not in ("simple", "min_snr") or parameterization not in _OBJECTIVES:
             raise NotOffered(f"{self.name} weights eps, x0 and v with simple and min_snr")
         chain = diffusion(
-            setting, _OBJECTIVES[parameterization], torch.float64, min_snr=weighting == "min_snr"
+            setting,
+            _OBJECTIVES[parameterization],
+            self.kept(torch.float64),
+            min_snr=weighting == "min_snr",
         )
         factor: Tensor = chain.loss_weight[self.index(t)]
         return factor
@@ -148,6 +159,7 @@ class DenoisingDiffusion(Implementation):
             _OBJECTIVES[parameterization],
             image(prediction),
             min_snr=weighting == "min_snr",
+            dtype=self.kept(prediction.dtype),
         )
         value: Tensor = chain.p_losses(
             image(x0), self.index(t), noise=image(eps), loss_reduction="none"
@@ -169,7 +181,7 @@ class DenoisingDiffusion(Implementation):
         if sampler != "ddpm" or parameterization not in _OBJECTIVES:
             raise NotOffered(f"{self.name} offers single ddpm steps from eps, x0 and v")
         steps = [
-            _ancestral(setting, _OBJECTIVES[parameterization], *one)
+            self._ancestral(setting, _OBJECTIVES[parameterization], *one)
             for one in zip(
                 prediction.split(1),
                 x_t.split(1),
@@ -179,6 +191,21 @@ class DenoisingDiffusion(Implementation):
             )
         ]
         return torch.cat(steps)
+
+    def _ancestral(
+        self,
+        setting: Setting,
+        objective: str,
+        prediction: Tensor,
+        x_t: Tensor,
+        noise: Tensor,
+        index: int,
+    ) -> Tensor:
+        """One `p_sample` whose draw of noise is the given one."""
+        chain = answering(setting, objective, prediction, dtype=self.kept(x_t.dtype))
+        with given_noise(library(), noise):
+            stepped: Tensor = chain.p_sample(x_t, index)[0]
+        return stepped.clone()
 
     def sample(
         self,
@@ -195,7 +222,9 @@ class DenoisingDiffusion(Implementation):
         def network(x: Tensor, index: Tensor, *unused: object) -> Tensor:
             return image(model(x.reshape(shape), index + 1 - self.first_index))
 
-        chain = answering(setting, _OBJECTIVES[parameterization], network)
+        chain = answering(
+            setting, _OBJECTIVES[parameterization], network, dtype=self.kept(torch.float64)
+        )
         loop = chain.p_sample_loop if sampler == "ddpm" else chain.ddim_sample
         with replaced(library(), "tqdm", _silent):
             drawn: Tensor = loop((shape[0], 1, 1, prod(shape[1:])))
@@ -225,28 +254,19 @@ class _UnclippedLogarithm(DenoisingDiffusion):
 
     def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
         """As the base class, with ln 0 = −∞."""
-        chain = diffusion(setting, "pred_noise", x_t.dtype)
+        chain = diffusion(setting, "pred_noise", self.kept(x_t.dtype))
         mean, variance, clipped = chain.q_posterior(x0, x_t, self.index(t))
         return Posterior(mean, variance, clipped.masked_fill(variance == 0, -torch.inf))
 
 
 def implementations() -> tuple[Implementation, ...]:
     """The library, then its options."""
+    from ddpm_ref.conformance.adapters import denoising_diffusion_classes as classes
     from ddpm_ref.conformance.adapters import denoising_diffusion_options as options
 
-    return (DenoisingDiffusion(), *options.implementations())
+    return (DenoisingDiffusion(), *options.implementations(), *classes.implementations())
 
 
 def _silent(iterable: Any, **options: object) -> Any:
     """In the place of tqdm."""
     return iterable
-
-
-def _ancestral(
-    setting: Setting, objective: str, prediction: Tensor, x_t: Tensor, noise: Tensor, index: int
-) -> Tensor:
-    """One `p_sample` whose draw of noise is the given one."""
-    chain = answering(setting, objective, prediction)
-    with given_noise(library(), noise):
-        stepped: Tensor = chain.p_sample(x_t, index)[0]
-    return stepped.clone()

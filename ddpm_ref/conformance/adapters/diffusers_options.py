@@ -41,6 +41,7 @@ class AsInstalled(Diffusers):
     """The same calls on the float32 tables that the library has, float64 samples included."""
 
     name = "diffusers: tables as installed"
+    dtypes = (torch.float64, torch.float32)
     table_dtype = torch.float32
 
     def settings(self) -> Sequence[Setting]:
