@@ -122,7 +122,7 @@ def test_a_missing_package_names_the_remedy(command, capsys):
         ModuleNotFoundError("No module named 'sklearn'", name="sklearn.datasets")
     )
     assert shell.main(["demo"]) == 2
-    assert "python -m pip install scikit-learn" in capsys.readouterr().err
+    assert "python -m pip install 'diffusion-objective-bench[bench]'" in capsys.readouterr().err
 
 
 def test_a_module_of_our_own_that_is_missing_is_a_defect(command):

@@ -14,7 +14,12 @@ HELP = "Write report.html, report.md and report.json from records, and from noth
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which records, and where to."""
     parser.add_argument(
-        "records", metavar="RECORD", nargs="+", help="record files, or folders that hold them"
+        "records", metavar="RECORD", nargs="*", help="record files, or folders that hold them"
+    )
+    parser.add_argument(
+        "--gallery",
+        metavar="DIR",
+        help="write index.html and README.md about the reports in the folders below DIR",
     )
     parser.add_argument(
         "--out",
@@ -27,8 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Write the report and name its files; 1 where a part broke or a file in a folder is not a record, else 0."""
     from bench.report import build, write
-    from bench.terminal.usage import writable_directory
+    from bench.terminal.usage import UsageError, writable_directory
 
+    if arguments.gallery:
+        return _gallery(arguments.gallery)
+    if not arguments.records:
+        raise UsageError("no records: name record files, or folders that hold them")
     records, unread = read(arguments.records)
     directory = writable_directory(arguments.out)
     report = build(records, unread=unread)
@@ -39,6 +48,15 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in report.broken:
         print(f"broken part: {reason}")
     return 1 if report.broken or unread else 0
+
+
+def _gallery(folder: str) -> int:
+    from bench.report.gallery import write
+    from bench.terminal.usage import writable_directory
+
+    for path in write(writable_directory(folder, "--gallery")):
+        print(path)
+    return 0
 
 
 def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":

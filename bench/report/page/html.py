@@ -47,6 +47,26 @@ def render(report: Report) -> str:
     )
 
 
+def styled(title: str, body: str) -> str:
+    """A page in the report's style around a body that is HTML already; pictures of its own folder may be shown."""
+    series = zip(figures.PALETTE, figures.DARK_PALETTE, strict=True)
+    light, dark = zip(
+        *((f"--series-{i}: {a};", f"--series-{i}: {b};") for i, (a, b) in enumerate(series)),
+        strict=True,
+    )
+    style = (_TEMPLATES / "style.css").read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file: data:"
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
+        f"<title>{escape(title)}</title>\n<style>:root {{ {' '.join(light)} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {' '.join(dark)} }} }}\n{style}</style>\n"
+        f"</head>\n<body>\n{body}\n</body>\n</html>\n"
+    )
+
+
 def inline(text: str) -> Markup:
     """`code`, **bold** and *emphasis* as HTML; everything else is escaped, links included."""
     result = str(escape(text))
