@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -80,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _run(words))
 
 
+_OTHERS_WAIT = 60.0  # seconds
+
+
 def guarded(work: Callable[[], int]) -> int:
     """The exit status of `work`; a mistake in its use is one line and 2, Ctrl-C is 130, a closed pipe 141."""
     try:
@@ -87,6 +91,7 @@ def guarded(work: Callable[[], int]) -> int:
         sys.stdout.flush()
         return status
     except UsageError as error:
+        _let_the_first_process_speak()
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
     except KeyboardInterrupt as stop:
         return _complain(f"\n{PROGRAM}: stopped. {stop}".rstrip(), _INTERRUPTED)
@@ -183,6 +188,15 @@ def _version() -> str:
 
 def _one_line(error: UsageError) -> str:
     return " ".join(str(error).split())
+
+
+def _let_the_first_process_speak() -> None:
+    """Under torchrun all processes meet the same mistake, and torchrun ends the others once the first has said it.
+
+    A process that is still there after that time is alone with its mistake, and says it.
+    """
+    if os.environ.get("RANK", "0") != "0" and "WORLD_SIZE" in os.environ:
+        time.sleep(_OTHERS_WAIT)
 
 
 def _complain(message: str, status: int) -> int:

@@ -1,13 +1,20 @@
 """Checkpoints: a run that stops and goes on, and a trained model that others can load.
 
 A checkpoint is one file of `torch.save` with nothing but tensors, numbers and text in it, so that loading one runs no code
-(`weights_only=True`). It is written beside its destination and then renamed: a reader finds the old file or the new
-one, never half of one. A resumed run continues bit for bit, because everything random is a function of the step.
+(`weights_only=True`); a run whose network comes from a user's file (`network = "FILE.py:FACTORY"`) needs that file run, and says so. It is
+written beside its destination, flushed to the disk and then renamed: a reader finds the old file or the new one, never half of one.
+A resumed run continues bit for bit, because everything random is a function of the step.
+
+**Its hash.** After the archive of `torch.save` (which `torch.load` reads as ever) stands one line, the SHA-256 of all bytes before it. It is
+checked before anything is read: a file of which a single bit has changed is refused. Files of version 1, which older releases wrote, have no
+such line and are loaded as they are, with a warning that nothing could be checked; saving one again gives it its hash.
 """
 
 import dataclasses
+import hashlib
 import os
 import pickle
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +27,9 @@ from ddpm_ref.schedule import Schedule
 from ddpm_ref.training_state import TrainingState, new_state
 
 FORMAT = "ddpm_ref checkpoint"
-VERSION = 1
+VERSION = 2
+_SEAL = b"\nsha256 of the bytes before this line: "
+_SEALED = len(_SEAL) + 64 + 1
 _FREE_ON_RESUME = ("steps", "device", "provider")
 
 
@@ -67,27 +76,40 @@ def save_checkpoint(path: str | os.PathLike[str], state: TrainingState) -> Path:
     try:
         with open(partial, "wb") as file:
             torch.save(_payload(state), file)
+        seal = _SEAL + _digest(partial).encode() + b"\n"
+        with open(partial, "ab") as file:
+            file.write(seal)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, destination)
+        _flush_folder(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
     return destination
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: str | None = None) -> Checkpoint:
+def load_checkpoint(
+    path: str | os.PathLike[str], device: str | None = None, *, run_code: bool = False
+) -> Checkpoint:
     """Read a checkpoint.
 
     Args:
         path: a file that `save_checkpoint` wrote.
         device: where to put the networks; default: the device of the training.
+        run_code: run the file that a `network = "FILE.py:FACTORY"` names, without which such a network cannot be made.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint of this format and version.
+        ValueError: not a checkpoint of this format and version, bytes that differ from those that were written, or a network
+            from a file without `run_code`.
     """
     payload = _read(path)
     config = TrainConfig.from_toml(payload["config"])
+    if config.runs_code and not run_code:
+        raise ValueError(
+            f"{os.fspath(path)!r} was trained with network = {config.network!r}, and loading it runs that file: if you "
+            "trust it, pass run_code=True"
+        )
     if device is not None:
         config = dataclasses.replace(config, device=device)
     state = new_state(config, tuple(payload["shape"]), payload["data_sha256"])
@@ -102,6 +124,11 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | None = None) -> 
         state.history.losses, state.history.seen = payload["history"]
     state.step = payload["step"]
     return Checkpoint(state)
+
+
+def saved_steps(path: str | os.PathLike[str]) -> int:
+    """How many steps a checkpoint has seen; nothing is built, and no code of a user's runs."""
+    return int(_read(path)["step"])
 
 
 def check_same_run(saved: TrainConfig, wanted: TrainConfig) -> None:
@@ -142,7 +169,45 @@ def _payload(state: TrainingState) -> dict[str, Any]:
     }
 
 
+def _digest(path: str | os.PathLike[str], length: int | None = None) -> str:
+    """SHA-256 of the first `length` bytes of a file, all of them by default."""
+    digest, left = hashlib.sha256(), os.path.getsize(path) if length is None else length
+    with open(path, "rb") as file:
+        while left and (part := file.read(min(left, 1 << 20))):
+            digest.update(part)
+            left -= len(part)
+    return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    """The rename itself reaches the disk (a folder cannot be opened for that everywhere)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_seal(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ends with the hash of its bytes; one that ends with another is refused."""
+    length = max(os.path.getsize(path) - _SEALED, 0)
+    with open(path, "rb") as file:
+        file.seek(length)
+        line = file.read()
+    if not line.startswith(_SEAL):
+        return False
+    if line != _SEAL + _digest(path, length).encode() + b"\n":
+        raise ValueError(
+            f"{os.fspath(path)!r} is damaged: its bytes are not those that were written (their SHA-256 differs); "
+            "take a copy that is not"
+        )
+    return True
+
+
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    sealed = _check_seal(path)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -154,9 +219,19 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"{os.fspath(path)!r} holds no {FORMAT}; for another library's model pass a model function instead"
         )
-    if payload["version"] != VERSION:
+    if payload["version"] not in (1, VERSION):
         raise ValueError(
-            f"{os.fspath(path)!r} has checkpoint version {payload['version']}, this release reads {VERSION}: "
+            f"{os.fspath(path)!r} has checkpoint version {payload['version']}, this release reads 1 and {VERSION}: "
             "load it with the release that wrote it"
+        )
+    if payload["version"] == VERSION and not sealed:
+        raise ValueError(
+            f"{os.fspath(path)!r} is damaged: the line with its SHA-256 is missing or changed; take a copy that is not"
+        )
+    if payload["version"] == 1:
+        warnings.warn(
+            f"{os.fspath(path)} was written by an older release, without a hash: whether its bytes are intact cannot be "
+            "checked",
+            stacklevel=3,
         )
     return payload

@@ -1,6 +1,7 @@
 """Checkpoints: a run goes on bit for bit, a file is whole or absent, and loading one runs no code."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,64 @@ def test_a_torn_file_is_no_checkpoint(tmp_path, kept):
 def test_a_missing_file_is_a_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_checkpoint(tmp_path / "none.pt")
+
+
+# ---------------------------------------------------------------- content hash
+
+
+def test_a_single_flipped_bit_anywhere_is_refused(tmp_path):
+    """Every kind of place: archive headers, tensors, padding, directory, and the line with the hash itself."""
+    path = save_checkpoint(tmp_path / "run.pt", until(1).state)
+    whole = path.read_bytes()
+    generator = torch.Generator().manual_seed(3)
+    places = torch.randint(0, len(whole), (60,), generator=generator).tolist()
+    for place in [0, *places, len(whole) - 110, len(whole) - 100, len(whole) - 40, len(whole) - 1]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"run.pt' is (damaged|not a checkpoint)"):
+            load_checkpoint(path)
+    path.write_bytes(whole)
+    assert load_checkpoint(path).step == 1
+    assert checkpoint.saved_steps(path) == 1
+
+
+def test_torch_reads_the_archive_as_ever_and_the_line_is_the_sha256_of_what_is_before_it(tmp_path):
+    path = save_checkpoint(tmp_path / "run.pt", until(1).state)
+    assert torch.load(path, weights_only=True)["step"] == 1
+    before, digest = path.read_bytes().rsplit(b"\nsha256 of the bytes before this line: ", 1)
+    assert hashlib.sha256(before).hexdigest() == digest.decode().strip()
+
+
+def test_an_older_file_without_a_hash_is_loaded_with_a_word(tmp_path):
+    last = until(1)
+    payload = checkpoint._payload(last.state) | {"version": 1}
+    for key in ("averages", "history"):  # which version 1 did not have
+        del payload[key]
+    torch.save(payload, tmp_path / "old.pt")
+    with pytest.warns(UserWarning, match="without a hash: whether its bytes are intact"):
+        loaded = load_checkpoint(tmp_path / "old.pt")
+    rest = list(train(CONFIG, images(), resume=loaded))
+    assert rest[0].step == 2
+    path = save_checkpoint(tmp_path / "new.pt", loaded.state)
+    assert load_checkpoint(path).step == rest[-1].step
+
+
+def test_a_network_from_a_file_is_run_only_when_asked_for(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, channels):\n"
+        "        super().__init__()\n"
+        "        self.layer = nn.Conv2d(channels, channels, 1)\n"
+        "    def forward(self, x, t):\n"
+        "        return self.layer(nn.functional.dropout(x, 0.5, self.training))\n"
+    )
+    config = dataclasses.replace(CONFIG, network=f"{tmp_path}/net.py:Net", network_options={})
+    whole = list(train(config, images()))
+    path = save_checkpoint(tmp_path / "run.pt", next(train(config, images())).state)
+    with pytest.raises(ValueError, match=r"loading it runs that file.*run_code=True"):
+        load_checkpoint(path)
+    # Its dropout is a function of the step, so that this run resumes to the bit as well.
+    rest = list(train(config, images(), resume=load_checkpoint(path, run_code=True)))
+    assert [step.loss for step in rest] == [step.loss for step in whole[1:]]

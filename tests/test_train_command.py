@@ -53,6 +53,35 @@ def test_resume_continues_the_log_and_the_bits(tmp_path, capsys):
     assert "has its 5 steps already" in capsys.readouterr().out
 
 
+def test_resuming_with_fewer_steps_changes_nothing_and_says_how_many_there_are(tmp_path, capsys):
+    assert main(["train", *TINY, "--steps", "3", "--out", str(tmp_path)]) == 0
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    capsys.readouterr()
+    assert main(["train", "--steps", "2", "--resume", "--out", str(tmp_path)]) == 0
+    assert "has its 3 steps already" in capsys.readouterr().out
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_a_learned_variance_takes_the_grey_levels_of_its_data(tmp_path):
+    words = [*TINY, "--steps", "2", "--set", 'variance="learned"', "--out", str(tmp_path)]
+    assert main(["train", *words]) == 0
+    assert load_checkpoint(tmp_path / "checkpoint.pt").config.levels == 17
+    assert (tmp_path / "samples.png").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys):
+    assert main(["train", *TINY, "--steps", "2", "--out", str(tmp_path)]) == 0
+    path = tmp_path / "checkpoint.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    capsys.readouterr()
+    assert main(["train", "--steps", "4", "--resume", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "is damaged" in said
+    assert len(said.splitlines()) == 1
+
+
 def test_a_config_file_is_read_and_overridden(tmp_path):
     file = tmp_path / "my.toml"
     file.write_text('network = "article"\nT = 5\nsteps = 9\n[network_options]\nhidden = 3\n')
@@ -117,5 +146,30 @@ def test_torchrun_with_two_processes_gives_the_losses_of_one(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("3 steps, loss") == 1
+    sheets = [(tmp_path / name / "samples.png").read_bytes() for name in ("one", "two")]
+    assert sheets[0] == sheets[1]  # each process drew half of the pictures
     one, two = ([float(v) for v in losses(tmp_path / name)] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-10)
+
+
+def test_under_torchrun_a_mistake_is_one_line_from_one_process(tmp_path):
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    result = subprocess.run(
+        [*launcher, "-m", "bench", "train", "--weighting", "simpel", "--out", str(tmp_path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert result.returncode != 0
+    said = [line for line in result.stderr.splitlines() if line.startswith("ddpm-bench:")]
+    assert len(said) == 1
+    assert "unknown weighting 'simpel'" in said[0]

@@ -29,7 +29,7 @@ _DIRECT = {
     "steps": "optimizer steps",
     "parameterization": "what the network predicts",
     "weighting": "how its error is weighted",
-    "network": "unet or article",
+    "network": "unet, mlp, ddpm-cifar10, … or FILE.py:FACTORY, whose code is then run",
     "device": "cpu or cuda",
     "precision": "float32, bfloat16 or float64",
     "provider": "of the fused noise; the bits are the same",
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 done, 1 diverged; errors of use raise `UsageError` (exit status 2)."""
-    from bench.job.training_run import Plan, is_chief, run_training, team
+    from bench.job.training_run import Plan, for_data, is_chief, run_training, team
 
     if arguments.download and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UsageError(
@@ -82,7 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     with team(_config(arguments, out)) as config:
         data = data_from(arguments, config.data)
         plan = Plan(
-            config, out, arguments.resume, arguments.checkpoint_every, arguments.sampler_steps
+            for_data(config, data),
+            out,
+            arguments.resume,
+            arguments.checkpoint_every,
+            arguments.sampler_steps,
         )
         last = run_training(plan, data)
         if is_chief():
@@ -92,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _outcome(plan: "Plan", last: "Step | None") -> str:
     if last is None:
-        return f"the run in {plan.out} has its {plan.config.steps} steps already; --steps N continues it"
+        from ddpm_ref.checkpoint import saved_steps
+
+        return f"the run in {plan.out} has its {saved_steps(plan.checkpoint)} steps already; --steps N with a larger N continues it"
     if last.diverged:
         return f"diverged at step {last.step}: loss {last.loss}, gradient norm {last.gradient_norm}"
     return (

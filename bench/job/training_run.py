@@ -24,9 +24,10 @@ from torch import distributed
 
 from bench.terminal.progress import meter
 from bench.terminal.usage import UsageError, on_interrupt
-from ddpm_ref.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ddpm_ref.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, saved_steps
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.sampler import sample
+from ddpm_ref.team import Team
 from ddpm_ref.trainer import Step, train
 
 if TYPE_CHECKING:
@@ -68,19 +69,32 @@ def run_training(plan: Plan, data: "DataSet") -> Step | None:
         UsageError: the folder holds another run, or the configuration does not fit the data.
     """
     try:
-        steps = train(plan.config, data.train, resume=_found(plan))
+        found = _found(plan)
+        steps = train(plan.config, data.train, resume=found)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    if not is_chief():
-        final = deque(steps, maxlen=1)
-        return final[0] if final else None
-    (plan.out / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
+    done = 0 if found is None else found.step
+    if done > plan.config.steps:  # what was run stays what config.toml says
+        return None
     with on_interrupt(lambda: _left_over(plan)):
-        last = _follow(plan, steps)
-        draw_loss(plan.out / "log.csv", plan.out / "loss.png")
+        last = _follow(plan, steps, done) if is_chief() else _last(steps)
+        if is_chief():
+            draw_loss(plan.out / "log.csv", plan.out / "loss.png")
         if last is not None and not last.diverged:
             draw_samples(plan, last, clip=data.levels is not None)
     return last
+
+
+def for_data(config: TrainConfig, data: "DataSet") -> TrainConfig:
+    """The configuration with the data set's grey levels, where the hybrid loss needs them and nothing else was said."""
+    if config.variance == "learned" and config.levels == 0 and data.levels is not None:
+        return dataclasses.replace(config, levels=data.levels)
+    return config
+
+
+def _last(steps: Iterator[Step]) -> Step | None:
+    final = deque(steps, maxlen=1)
+    return final[0] if final else None
 
 
 def _found(plan: Plan) -> Checkpoint | None:
@@ -91,16 +105,18 @@ def _found(plan: Plan) -> Checkpoint | None:
             )
         return None
     try:
-        return load_checkpoint(plan.checkpoint, device=plan.config.device)
+        # A network from a file is the run's own, named in its config.toml or by whoever called.
+        return load_checkpoint(plan.checkpoint, device=plan.config.device, run_code=True)
     except FileNotFoundError as error:
         raise UsageError(
             f"--resume: there is no {str(plan.checkpoint)!r}; leave --resume out to start a new run"
         ) from error
 
 
-def _follow(plan: Plan, steps: Iterator[Step]) -> Step | None:
+def _follow(plan: Plan, steps: Iterator[Step], done: int) -> Step | None:
     """Go through the steps with a progress bar, a log and a checkpoint now and then."""
-    done = _trim_log(plan)
+    (plan.out / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
+    _trim_log(plan, done)
     last = None
     label = f"{plan.config.parameterization}/{plan.config.weighting} on {plan.config.data}"
     with (
@@ -121,23 +137,20 @@ def _follow(plan: Plan, steps: Iterator[Step]) -> Step | None:
     return last
 
 
-def _trim_log(plan: Plan) -> int:
-    """Keep the lines of the log that the checkpoint knows; how many steps it has seen."""
-    path, kept, known = plan.out / "log.csv", [list(COLUMNS)], 0
-    if plan.resume:
-        known = load_checkpoint(plan.checkpoint, device="cpu").step
+def _trim_log(plan: Plan, known: int) -> None:
+    """Keep the lines of the log that the checkpoint knows."""
+    path, kept = plan.out / "log.csv", [list(COLUMNS)]
     if plan.resume and path.exists():
         with open(path, newline="", encoding="utf-8") as file:
             kept += [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= known]
     with open(path, "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(kept)
-    return known
 
 
 def _left_over(plan: Plan) -> str:
     if not plan.checkpoint.exists():
         return f"no checkpoint yet in {plan.out}: nothing can be resumed"
-    done = load_checkpoint(plan.checkpoint, device="cpu").step
+    done = saved_steps(plan.checkpoint)
     return f"{done} steps are saved in {plan.checkpoint}; go on with --resume --out {plan.out}"
 
 
@@ -160,22 +173,27 @@ def draw_loss(log: Path, picture: Path) -> None:
 
 
 def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
-    """Samples of the averaged model as a sheet of pictures; nothing for data that are no pictures."""
+    """Samples of the averaged model as a sheet of pictures, each process its share; nothing for data that are not pictures."""
     from torch.nn.functional import interpolate
     from torchvision.utils import save_image
 
-    shape, config = last.state.shape, plan.config
+    shape, config, team = last.state.shape, plan.config, Team.present()
     if len(shape) != 3 or shape[0] not in _RGB_OR_GREY:
         return
-    images = sample(
+    first, count = team.share(_SAMPLES)
+    mine = sample(
         last.ema,
-        (_SAMPLES, *shape),
+        (count, *shape),
         last.state.schedule,
         parameterization=config.parameterization,
         steps=min(plan.sampler_steps, config.T),
         clip=clip,
         seed=config.seed,
+        first_index=first,
     )
+    images = team.assemble(mine, _SAMPLES)
+    if team.rank:
+        return
     large = interpolate(images.float(), scale_factor=max(1, _SHOWN_PIXELS // shape[1]))
     save_image(
         large,
