@@ -32,11 +32,12 @@ from ddpm_ref.network import (
 )
 from ddpm_ref.network.foreign import built, file_factory, is_file_factory
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.objective import WEIGHTINGS, Weighting, min_snr, p2, weight
+from ddpm_ref.objective import TRAINING_WEIGHTINGS, WEIGHTINGS, Weighting, edm, min_snr, p2, weight
 from ddpm_ref.parameterization import PARAMETERIZATIONS
 from ddpm_ref.schedule import (
     SCHEDULES,
     Schedule,
+    flow_schedule,
     log_snr_schedule,
     rescale_to_zero_terminal_snr,
 )
@@ -54,7 +55,7 @@ Options: TypeAlias = Mapping[str, Option]
 PRECISIONS = ("float32", "bfloat16", "float64")
 VARIANCES = ("fixed", "learned")
 _SUPPLIED = frozenset({"T", "channels", "shape", "steps", "outputs", "inner", "schedule"})
-_WEIGHTING_MAKERS: dict[str, Callable[..., Weighting]] = {"min_snr": min_snr, "p2": p2}
+_WEIGHTING_MAKERS: dict[str, Callable[..., Weighting]] = {"min_snr": min_snr, "p2": p2, "edm": edm}
 _LEAST = {
     "T": 1,
     "seed": 0,
@@ -72,8 +73,12 @@ _LEAST = {
 _BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "clip_decay")
 
 
-TRAINING_SCHEDULES: dict[str, Callable[..., Schedule]] = {**SCHEDULES, "log_snr": log_snr_schedule}
-"""`SCHEDULES` and the one that is even in log-SNR: what a configuration may name."""
+TRAINING_SCHEDULES: dict[str, Callable[..., Schedule]] = {
+    **SCHEDULES,
+    "log_snr": log_snr_schedule,
+    "flow": flow_schedule,
+}
+"""`SCHEDULES`, the one that is even in log-SNR and the path of flow matching: what a configuration may name."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ class TrainConfig:
         T: number of diffusion steps.
         zero_terminal_snr: rescale the schedule so that x_T is pure noise (Lin et al. 2024).
         parameterization: what the network predicts.
-        weighting: name in `WEIGHTINGS`; `min_snr` and `p2` take `weighting_options`.
+        weighting: name in `WEIGHTINGS` or `TRAINING_WEIGHTINGS`; `min_snr`, `p2` and `edm` take `weighting_options`.
         normalize_weights: divide the weights by their mean over t = 1 … T (in the space of the prediction), so that
             the weighting does not set the size of the loss.
         network: name in `NETWORKS` or `FOREIGN`, or `FILE.py:FACTORY`, which **runs that file** when the network is made;
@@ -203,7 +208,7 @@ class TrainConfig:
     def make_weighting(self) -> Weighting:
         """The weighting, with its options."""
         if not self.weighting_options:
-            return WEIGHTINGS[self.weighting]
+            return {**WEIGHTINGS, **TRAINING_WEIGHTINGS}[self.weighting]
         return _WEIGHTING_MAKERS[self.weighting](**self.weighting_options)
 
     def make_times(self, schedule: Schedule) -> Times:
@@ -304,7 +309,7 @@ def _check_names(config: TrainConfig) -> None:
     registries: dict[str, tuple[str, ...]] = {
         "schedule": tuple(TRAINING_SCHEDULES),
         "parameterization": tuple(PARAMETERIZATIONS),
-        "weighting": tuple(WEIGHTINGS),
+        "weighting": (*WEIGHTINGS, *TRAINING_WEIGHTINGS),
         "network": (*NETWORKS, *FOREIGN, *((config.network,) if config.runs_code else ())),
         "skip": SKIPS,
         "timesteps": TIMES,

@@ -144,6 +144,47 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weighting:
     return Weighting(name, f"S/({k:g} + S)^{gamma:g}", _LogTempered(k, gamma), "Choi et al. 2022")
 
 
+@dataclass(frozen=True)
+class _LogRaised:
+    """ln(S + 1/σ_d²); equal for equal σ_d."""
+
+    sigma_data: float
+
+    def __call__(self, log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        offset = -2 * math.log(self.sigma_data)
+        return offset + _log1p_exp(log_snr - offset)
+
+
+def edm(sigma_data: float = 0.5) -> Weighting:
+    """S + 1/σ_d² in x0 space: 1/c_out² of EDM's preconditioning, 1 in the space of its network (Karras et al. 2022, table 1).
+
+    Args:
+        sigma_data: standard deviation of the data σ_d, > 0; 1 is `simple_v`.
+    """
+    sigma_data = check_number("sigma_data", sigma_data, 0.5)
+    if not 0 < sigma_data < math.inf:
+        raise ValueError(
+            f"sigma_data = {sigma_data}; it is the standard deviation of the data: about 0.5 for images on [-1, 1]"
+        )
+    name = "edm" if sigma_data == 0.5 else f"edm(sigma_data={sigma_data:g})"
+    formula = f"S + {1 / sigma_data**2:g}"
+    return Weighting(name, formula, _LogRaised(sigma_data), "Karras et al. 2022, table 1")
+
+
+def _log_of_flow(log_snr: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    """2 ln(1 + √S)."""
+    return 2 * _log1p_exp(log_snr / 2)
+
+
+TRAINING_WEIGHTINGS: dict[str, Weighting] = {
+    w.name: w
+    for w in (
+        edm(),
+        Weighting("simple_flow", "(1 + √S)²", _log_of_flow, "Lipman et al. 2023"),
+    )
+}
+"""Weightings that a training may name besides `WEIGHTINGS`: EDM's, and 1 in the space of a flow's velocity."""
+
 WEIGHTINGS: dict[str, Weighting] = {
     w.name: w
     for w in (
@@ -183,12 +224,20 @@ def _log_mean(t: Tensor, schedule: Schedule) -> Tensor:
     return -2 * torch.log(posterior_coefficients(t, schedule)[0])
 
 
+def _log_flow(t: Tensor, schedule: Schedule) -> Tensor:
+    signal = schedule.lookup("sqrt_alpha_bar", t)
+    return _log_v(t, schedule) - 2 * torch.log(
+        signal + schedule.lookup("sqrt_one_minus_alpha_bar", t)
+    )
+
+
 _LOG_RATIO: dict[str, Callable[[Tensor, Schedule], Tensor]] = {
     "x0": lambda t, schedule: torch.zeros_like(schedule.lookup("beta", t)),
     "eps": lambda t, schedule: -_floored_log_snr(t, schedule),
     "v": _log_v,
     "score": _log_score,
     "mean": _log_mean,
+    "flow": _log_flow,
 }
 """ln[(1−ᾱ)/D²] of eq. (3) with D from eq. (2) of the parameterization."""
 

@@ -1,4 +1,4 @@
-r"""What the network may predict: five names, one table, one determinant.
+r"""What the network may predict: six names, one table, one determinant.
 
 Given x_t, every customary prediction is a fixed combination y = a·x_0 + b·ε of the two unknowns, a row (a, b):
 
@@ -8,6 +8,10 @@ Given x_t, every customary prediction is a fixed combination y = a·x_0 + b·ε 
     v        √ᾱ ε − √(1−ᾱ) x_0                         −√(1−ᾱ)             √ᾱ              (Salimans & Ho 2022, appendix D)
     score    ∇ ln q(x_t | x_0) = −ε/√(1−ᾱ)             0                   −1/√(1−ᾱ)       (Song et al. 2021)
     mean     μ̃_t = c_0 x_0 + c_t x_t                   c_0 + c_t √ᾱ         c_t √(1−ᾱ)      (Ho et al. 2020, eq. 7)
+    flow     x_0 − ε                                  1                   −1             (Lipman et al. 2023; Liu et al. 2023)
+
+The velocity of flow matching belongs to another path, x_s = (1−s)x_0 + sε, d x_s/ds = −(x_0 − ε). It is the same path on another scale:
+x_t = x_s/√((1−s)² + s²) where λ_t = 2 ln((1−s)/s) (`flow_schedule`), so that only the row is new.
 
 x_t itself is the row (√ᾱ, √(1−ᾱ)). To convert y = (a, b) into z = (c, d), find p, q with z = p·y + q·x_t: two equations whose
 solution by Cramer's rule is
@@ -17,7 +21,7 @@ solution by Cramer's rule is
 So an error of y becomes p times that error in z, and a squared error in one space is a squared error in another with the factor
 p²: every loss ratio follows from the same determinant (`ddpm_ref.objective`),
 
-    D(eps) = −√ᾱ,   D(x0) = √(1−ᾱ),   D(v) = −1,   D(score) = √ᾱ/√(1−ᾱ),   D(mean) = c_0 √(1−ᾱ).                  (2)
+    D(eps) = −√ᾱ,   D(x0) = √(1−ᾱ),   D(v) = −1,   D(score) = √ᾱ/√(1−ᾱ),   D(mean) = c_0 √(1−ᾱ),   D(flow) = √ᾱ + √(1−ᾱ).   (2)
 
 D(eps) and D(score) vanish at zero terminal SNR, ᾱ_T = 0: there x_T = ε says nothing about x_0, and only rows with D = 0 can be
 converted into each other.
@@ -71,12 +75,18 @@ def _mean(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
     return on_x0 + on_x_t * signal, on_x_t * sigma
 
 
+def _flow(t: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    zero, one = _eps(t, schedule)
+    return one, zero - one
+
+
 PARAMETERIZATIONS: dict[str, Row] = {
     "eps": _eps,
     "x0": _x0,
     "v": _v,
     "score": _score,
     "mean": _mean,
+    "flow": _flow,
 }
 """Row (a, b) of each parameterization: y = a·x0 + b·eps; a function of (t, schedule), float64 `[B]` each."""
 
@@ -91,7 +101,7 @@ def target(parameterization: str, x0: Tensor, eps: Tensor, t: Tensor, schedule: 
     """What a perfect network would output: a·x0 + b·eps.
 
     Args:
-        parameterization: `eps`, `x0`, `v`, `score` or `mean`.
+        parameterization: `eps`, `x0`, `v`, `score`, `mean` or `flow`.
         x0: data `[B, *dims]`.
         eps: the noise that made x_t, in x0's shape.
         t: steps 1 … T, integer `[B]`.
@@ -178,6 +188,8 @@ def determinant(parameterization: str, t: Tensor, schedule: Schedule) -> Tensor:
             return -torch.ones_like(sigma)
         case "score":
             return signal / sigma
+        case "flow":
+            return signal + sigma
         case _:
             return posterior_coefficients(t, schedule)[0] * sigma
 

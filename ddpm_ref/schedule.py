@@ -355,6 +355,25 @@ def log_snr_schedule(T: int, first: float = 10.0, last: float = -10.0) -> Schedu
     return schedule_from_log_snr(torch.linspace(first, last, T, dtype=torch.float64))
 
 
+def flow_schedule(T: int, terminal: float = 1.0) -> Schedule:
+    """λ_t = 2 ln((1−s)/s) at s = terminal · t/T: the path x_s = (1−s)x_0 + sε of flow matching, on the scale of x_t.
+
+    x_t = x_s/√((1−s)² + s²) (Lipman et al. 2023; Liu et al. 2023). With `terminal` = 1 it ends in pure noise, ᾱ_T = 0.
+
+    Args:
+        T: number of steps, ≥ 1; ≥ 2 with `terminal` = 1.
+        terminal: s at T, in (0, 1].
+    """
+    check_step_count(T)
+    if not 0 < terminal <= 1 or (T == 1 and terminal == 1):
+        raise ValueError(
+            f"terminal = {terminal} with T = {T}: the time of the flow ends in (0, 1], and a single step short of 1; "
+            "the usual value is 1"
+        )
+    s = terminal * torch.arange(1, T + 1, dtype=torch.float64) / T
+    return schedule_from_log_snr(2 * (torch.log1p(-s) - s.log()))
+
+
 def rescale_to_zero_terminal_snr(schedule: Schedule) -> Schedule:
     """Shift and scale √ᾱ so that ᾱ_T = 0 and ᾱ_1 is unchanged (Lin et al. 2024, algorithm 1).
 

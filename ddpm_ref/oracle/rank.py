@@ -164,12 +164,19 @@ def _gap_of_mean(spectrum: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     return signal * spectrum - SKIPS["mean"](t, schedule)[:, None] * _noisy(spectrum, t, schedule)
 
 
+def _gap_of_flow(spectrum: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+    signal, remainder = _roots(t, schedule)
+    sigma = remainder.sqrt()
+    return sigma * (signal * spectrum - sigma) / (signal + sigma)
+
+
 _GAPS: dict[str, Gap] = {
     "x0": _gap_of_x0,
     "eps": _gap_of_eps,
     "score": _gap_of_eps,
     "v": _gap_of_v,
     "mean": _gap_of_mean,
+    "flow": _gap_of_flow,
 }
 """g = αℓ − c d of each parameterization, `[B, D]`, in the form that does not cancel."""
 
