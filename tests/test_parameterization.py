@@ -32,6 +32,7 @@ def test_targets_follow_their_definitions() -> None:
         "v": signal * eps - sigma * x0,
         "score": -(x_t - signal * x0) / sigma**2,  # the gradient of ln q(x_t | x0) itself
         "mean": q_posterior(x0, x_t, t, schedule).mean,
+        "flow": x0 - eps,
     }
     assert set(exact) == set(PARAMETERIZATIONS)
     for name, value in exact.items():
