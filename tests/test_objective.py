@@ -45,6 +45,7 @@ def exact_ratio(parameterization: str, kept: mp.mpf, kept_before: mp.mpf) -> mp.
         "v": left,
         "score": left**2 / kept,
         "mean": (left / (mp.sqrt(kept_before) * beta)) ** 2,
+        "flow": left / (mp.sqrt(kept) + mp.sqrt(left)) ** 2,
     }[parameterization]
 
 

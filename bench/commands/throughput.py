@@ -2,19 +2,24 @@
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from bench.terminal.usage import at_least, writable_directory
 
+if TYPE_CHECKING:
+    from bench.record import Record
+
 HELP = """Time q_sample, loss, training, sampling, bound and Fréchet distance, each proven right just before.
 
-Two parts, each a record: the suite (pytest --benchmark, every case for itself) and the contest (our fused noise
-+ q_sample against the fastest other way, taking turns in one process)."""
-_PARTS = ("suite", "contest")
+Parts, each a record: the suite (pytest --benchmark, every case for itself) and the contest (our fused noise
++ q_sample against the fastest other way, taking turns in one process); with --only training the contest of
+training loops (ours against two libraries' own) and where a step's time goes."""
+_PARTS = ("suite", "contest", "training")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--only", choices=_PARTS, help="run one of the two parts")
+    parser.add_argument("--only", choices=_PARTS, help="run one part (default: suite and contest)")
     parser.add_argument(
         "--threads",
         type=at_least(1),
@@ -44,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.measure.throughput.contest import ContestPlan, contest_record, sentences
     from bench.measure.throughput.problem import parse_shape
     from bench.measure.throughput.suite import SuitePlan, suite_record
-    from bench.record import Record, save
+    from bench.record import save
     from bench.record.kinds import violations
 
     out = writable_directory(arguments.out)
@@ -53,14 +58,17 @@ def run(arguments: argparse.Namespace) -> int:
     for shape in shapes:
         parse_shape(shape)
     made: list[Record] = []
-    if arguments.only != "contest":
+    if arguments.only == "training":
+        made.append(_training(threads, arguments.rounds))
+        print(f"training loops: {save(made[-1], out)}")
+    if arguments.only in (None, "suite"):
         for count in threads:
             plan = SuitePlan(
                 arguments.device, count, arguments.seconds, arguments.scaling, arguments.select
             )
             made.append(suite_record(plan))
             print(f"suite, {count} threads: {save(made[-1], out)}")
-    if arguments.only != "suite":
+    if arguments.only in (None, "contest"):
         contest = ContestPlan(shapes, threads, arguments.rounds, arguments.device)
         made.append(contest_record(contest))
         print(f"contest: {save(made[-1], out)}")
@@ -70,3 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     for reason in wrong:
         print(f"failed: {reason}")
     return 1 if wrong else 0
+
+
+def _training(threads: tuple[int, ...], rounds: int) -> "Record":
+    from bench.measure.throughput import training_contest
+
+    record = training_contest.training_record(
+        training_contest.TrainingPlan(threads=threads, rounds=rounds)
+    )
+    for case in record.results["contests"]:
+        print("\n".join(training_contest.sentences(case)))
+    return record

@@ -21,6 +21,9 @@ SCOPE: Mapping[str, frozenset[str]] = {
     "throughput-contest": frozenset(
         {"shapes", "threads", "rounds", "turn_seconds", "pause_seconds", "seed"}
     ),
+    "training-contest": frozenset(
+        {"threads", "rounds", "cases", "turn_seconds", "pause_seconds", "seed"}
+    ),
     "gpu-visit": frozenset({"shapes", "rounds"}),
     "study": frozenset({"arms", "seeds", "claims", "designs"}),
     "bound": frozenset({"T"}),

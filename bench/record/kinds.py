@@ -115,6 +115,7 @@ JUDGES: Mapping[str, Callable[[Results], Iterable[str]]] = {
     "verify": _verify,
     "throughput": _suite,
     "throughput-contest": _contest,
+    "training-contest": _contest,
     "gpu-visit": _visit,
     "study": _study,
     "bound": _bound,

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
+TRAINING = "training-contest"
 
 Row = Mapping[str, Any]
-KINDS = (SUITE, CONTEST, GPU)
+KINDS = (SUITE, CONTEST, TRAINING, GPU)
 COPIES = ("copy", "clone")
 """Rows of a contest that noise nothing: what the memory alone allows."""
 
@@ -58,27 +59,36 @@ def section(records: Sequence[Record]) -> Section | None:
     by_rounds = sorted(held, key=lambda r: (r.protocol["rounds"], r.created, r.sha256))
     contests = _last(by_rounds, CONTEST, lambda r: r.protocol["device"])
     visits = _latest(records, GPU, lambda r: r.results["device"])
-    if not suites and not contests and not visits:
+    trained = _latest(records, TRAINING, lambda r: TRAINING)
+    if not suites and not contests and not visits and not trained:
         return None
-    shown = {record.sha256 for record in (*suites, *contests, *visits)}
+    shown = {record.sha256 for record in (*suites, *contests, *visits, *trained)}
     older = [r for r in records if r.kind in KINDS and r.sha256 not in shown]
     cases = [case for record in contests for case in record.results["contests"]]
     rows = [row for record in suites for row in record.results["rows"]]
     missing = [dict(m) for record in suites for m in record.results["not_measured"]]
     gpu = [case for record in visits for case in record.results["contests"]]
+    loops = [case for record in trained for case in record.results["contests"]]
     blocks: list[Block] = [
         Paragraph(_METHOD),
         *_contest_blocks(cases),
+        *_training_blocks(loops),
         *_suite_blocks(rows),
         *_gpu_blocks(visits),
         *_drift_notes(suites),
         *_missing_blocks(missing, [*cases, *gpu]),
     ]
-    wrong = any(violations(record) for record in (*suites, *contests, *visits))
+    wrong = any(violations(record) for record in (*suites, *contests, *visits, *trained))
     return Section(
         title="Throughput",
         blocks=blocks,
-        data={"contests": cases, "suite": rows, "gpu": gpu, "not_measured": missing},
+        data={
+            "contests": cases,
+            "training": loops,
+            "suite": rows,
+            "gpu": gpu,
+            "not_measured": missing,
+        },
         headlines=[_headline(case) for case in _widest([*cases, *gpu])],
         failed=wrong,
         left_out=[
@@ -162,6 +172,51 @@ def _owned(case: Row, name: str) -> str:
     return f"`{name}` (ours)" if name in _ours(case) else name
 
 
+_LOOPS = (
+    "Whole training steps, ours and two libraries' own loops, on copies of one network, with equal batches, images in memory and "
+    "threads. All agree on the loss and the gradient of a given batch; then they take turns. A ratio above 1 means that ours is faster "
+    "than the faster of the two. Compiling is stated apart."
+)
+
+
+def _training_blocks(cases: Sequence[Row]) -> list[Block]:
+    """Images a second by loop, and where one of our steps spends its time."""
+    if not cases:
+        return []
+    header = ["images per second", *(_loop_place(case) for case in cases)]
+    names = list(dict.fromkeys(row["contender"] for case in cases for row in case["rows"]))
+    body: list[list[str | Cell]] = []
+    for name in names:
+        found = [{row["contender"]: row for row in case["rows"]}.get(name) for case in cases]
+        own = any(row is not None and row["origin"] == "own" for row in found)
+        rates = [f"{row['images_per_second']:,.0f}" if row else "–" for row in found]
+        body.append([Cell(name, "strong" if own else "plain"), *rates])
+        if own:
+            ratios = [_interval(case["speed_up"].get(name)) for case in cases]
+            body.append([f"{name}: times the faster library", *ratios])
+        seconds = [row["compile_seconds"] if row else 0.0 for row in found]
+        if any(seconds):
+            body.append([f"{name}: compiling", *(f"{value:.0f} s" for value in seconds)])
+    parts = list(dict.fromkeys(row["part"] for case in cases for row in case["parts"]))
+    shares: list[list[str | Cell]] = [
+        [part, *(_part(case, part) for case in cases)] for part in parts
+    ]
+    return [
+        Paragraph(_LOOPS),
+        Table(header, body, "Training loops. Medians over rounds; 95 % intervals."),
+        Table(["share of a step", *header[1:]], shares, "Where a step's time goes, eager."),
+    ]
+
+
+def _loop_place(case: Row) -> str:
+    return f"{case['case']}, batch {case['batch']}, {_threads(case['threads'])}"
+
+
+def _part(case: Row, part: str) -> str:
+    row = {row["part"]: row for row in case["parts"]}.get(part)
+    return f"{row['share']:.1%} ({row['seconds'] * 1e3:.2f} ms)" if row else "–"
+
+
 def _contest_blocks(cases: Sequence[Row]) -> list[Block]:
     if not cases:
         return []
@@ -180,6 +235,7 @@ def _contest_table(cases: Sequence[Row], caption: str) -> Table:
     ]
     for label, key in (
         ("speed-up of ours over the fastest of others", "speed_up"),
+        ("speed-up with outputs given, over the fastest of all others", "speed_up_out"),
         ("time as a multiple of cloning x₀", "clone_multiple"),
         ("time as a multiple of copying x₀ in place", "copy_multiple"),
     ):

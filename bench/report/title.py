@@ -11,6 +11,7 @@ TITLES = {
     "throughput": "How fast can a batch be noised?",
     "throughput-contest": "How fast can a batch be noised?",
     "gpu-visit": "How fast can a batch be noised?",
+    "training-contest": "How fast does a training loop run?",
     "bound": "What does the variational bound cost?",
     "estimator": "What does a bits/dim figure cost?",
     "capacity": "What does a bottleneck cost?",

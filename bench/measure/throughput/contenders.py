@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from bench.measure.throughput.problem import STEPS, Problem
-from ddpm_ref.kernels import fused_q_sample, q_sample_providers
-from ddpm_ref.process import q_sample
+from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
 
 Pair = tuple[Tensor, Tensor]
 Call = Callable[[int], Pair]
@@ -45,6 +44,7 @@ class Contender:
         compiled: whether the first call compiles.
         package: what must be installed.
         provider: the provider of `fused_q_sample` behind it, "" for none.
+        in_place: it writes into outputs that were made once, which a later call overwrites.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Contender:
     compiled: bool = False
     package: str = ""
     provider: str = ""
+    in_place: bool = False
 
     def unavailable(self, device: torch.device) -> str | None:
         """Why it cannot run here on that device; None where it can."""
@@ -75,6 +76,53 @@ def _own(provider: str) -> Callable[[Problem], Call]:
         return call
 
     return build
+
+
+def _own_in_place(provider: str) -> Callable[[Problem], Call]:
+    def build(p: Problem) -> Call:
+        out = torch.empty_like(p.x0), torch.empty_like(p.x0)
+
+        def call(step: int) -> Pair:
+            return fused_q_sample(
+                p.x0, p.t, p.schedule, p.stream, step=step, provider=provider, out=out
+            )
+
+        return call
+
+    return build
+
+
+def _textbook_in_place(p: Problem) -> Call:
+    """The fewest passes that torch has for it without a compiler: draw, multiply, multiply and add."""
+    view = (-1, *[1] * (p.x0.ndim - 1))
+    signal = p.schedule.sqrt_alpha_bar.to(p.device, p.x0.dtype)
+    added = p.schedule.sqrt_one_minus_alpha_bar.to(p.device, p.x0.dtype)
+    x_t, noise = torch.empty_like(p.x0), torch.empty_like(p.x0)
+
+    def call(step: int) -> Pair:
+        noise.normal_()
+        torch.mul(signal[p.t].view(view), p.x0, out=x_t)
+        return x_t.addcmul_(added[p.t].view(view), noise), noise
+
+    return call
+
+
+def _compiled_in_place(p: Problem) -> Call:
+    """torch.compile of the affine map into memory that is there; the noise by torch, in place."""
+    form = _textbook_form(p)
+    x_t, noise = torch.empty_like(p.x0), torch.empty_like(p.x0)
+
+    def into(x0: Tensor, t: Tensor, noise: Tensor, x_t: Tensor) -> None:
+        x_t.copy_(form(x0, t, noise))
+
+    compiled = torch.compile(into, fullgraph=True, dynamic=False, backend=p.backend)
+
+    def call(step: int) -> Pair:
+        noise.normal_()
+        compiled(p.x0, p.t, noise, x_t)
+        return x_t, noise
+
+    return call
 
 
 def _definition_given_noise(p: Problem) -> Call:
@@ -207,6 +255,7 @@ def _given(form: Callable[[Problem], Callable[[Tensor], Tensor]]) -> Callable[[P
     return build
 
 
+NATIVE_OUT = "native, out given"
 _DDP = "denoising-diffusion-pytorch"
 _DDP_MODULE = "denoising_diffusion_pytorch"
 
@@ -215,10 +264,20 @@ NOISING: dict[str, Contender] = {
     for c in (
         Contender("native", "own", _own("native"), 3, provider="native"),
         Contender("cuda", "own", _own("cuda"), 3, provider="cuda"),
+        Contender(NATIVE_OUT, "own", _own_in_place("native"), 3, provider="native", in_place=True),
         Contender("compiled", "own", _own("compiled"), 4, compiled=True, provider="compiled"),
         Contender("eager definition", "own", _own("eager"), None, provider="eager"),
         Contender("torch eager", "torch", _eager, 8),
         Contender("torch textbook", "torch", _textbook, 8),
+        Contender("torch textbook, out given", "torch", _textbook_in_place, 6, in_place=True),
+        Contender(
+            "torch normal_ + compile, out given",
+            "torch",
+            _compiled_in_place,
+            4,
+            compiled=True,
+            in_place=True,
+        ),
         Contender("torch randn + compile", "torch", _compiled_form_eager_noise, 4, compiled=True),
         Contender("torch compile all", "torch", _compiled_with_noise, 3, compiled=True),
         Contender("diffusers", "peer", _drawing(_diffusers_form), 8, package="diffusers"),

@@ -23,11 +23,14 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.record import Record, new_record, series
 from bench.record.statistics import spread
 from bench.terminal.progress import progress
+
+if TYPE_CHECKING:
+    from bench.measure.throughput.interleaved import Timings
 
 KIND = "throughput-contest"
 SHAPES = ("256x3x64x64", "128x3x32x32")
@@ -158,14 +161,39 @@ def contest(shape: str, *, threads: int, rounds: int, device: str, seed: int) ->
     }
     if ours not in calls:
         return result
-    opponents = [name for name, fact in facts.items() if fact["origin"] != "own"]
-    return result | {
-        "fastest_opponent": timings.fastest(opponents),
-        "speed_up": speed_ratio(timings, ours, opponents).as_json(),
-        "speed_up_each": {name: speed_ratio(timings, ours, [name]).as_json() for name in opponents},
-        **{f"{copy}_multiple": speed_ratio(timings, copy, [ours]).as_json() for copy in COPIES},
-        "copy_fraction": copy_fraction(timings.median(ours), NECESSARY_ACCESSES, copy_seconds),
-        "copy_bytes_per_second": COPY_ACCESSES * batch.x0.nbytes / copy_seconds,
+    every = [name for name, fact in facts.items() if fact["origin"] != "own"]
+    opponents = [name for name in every if not facts[name]["in_place"]]
+    return (
+        result
+        | _with_outputs_given(timings, every, facts, copy_seconds)
+        | {
+            "fastest_opponent": timings.fastest(opponents),
+            "speed_up": speed_ratio(timings, ours, opponents).as_json(),
+            "speed_up_each": {
+                name: speed_ratio(timings, ours, [name]).as_json() for name in opponents
+            },
+            **{f"{copy}_multiple": speed_ratio(timings, copy, [ours]).as_json() for copy in COPIES},
+            "copy_fraction": copy_fraction(timings.median(ours), NECESSARY_ACCESSES, copy_seconds),
+            "copy_bytes_per_second": COPY_ACCESSES * batch.x0.nbytes / copy_seconds,
+        }
+    )
+
+
+def _with_outputs_given(
+    timings: "Timings", opponents: Sequence[str], facts: Mapping[str, Any], copy_seconds: float
+) -> dict[str, Any]:
+    """Ours into memory that is there already, against everybody, who may have theirs too."""
+    from bench.measure.throughput.bandwidth import copy_fraction
+    from bench.measure.throughput.contenders import NATIVE_OUT, NECESSARY_ACCESSES
+    from bench.measure.throughput.interleaved import speed_ratio
+
+    if NATIVE_OUT not in facts:
+        return {}
+    seconds = timings.median(NATIVE_OUT)
+    return {
+        "fastest_opponent_out": timings.fastest(opponents),
+        "speed_up_out": speed_ratio(timings, NATIVE_OUT, opponents).as_json(),
+        "copy_fraction_out": copy_fraction(seconds, NECESSARY_ACCESSES, copy_seconds),
     }
 
 
@@ -190,7 +218,11 @@ def _entrants(
                 call(0)
                 verified = verify(contender, call, batch)
                 calls[name] = timed_call(call)
-                facts[name] = {"origin": contender.origin, "verified": verified}
+                facts[name] = {
+                    "origin": contender.origin,
+                    "in_place": contender.in_place,
+                    "verified": verified,
+                }
             except Exception as error:  # somebody's way that breaks or is wrong is a row, too
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 outcome = "failed" if contender.origin == "own" else "skipped"
@@ -245,11 +277,22 @@ def sentences(case: Mapping[str, Any]) -> list[str]:
         reasons = [m["reason"] for m in case["not_measured"] if m["contender"] == case["candidate"]]
         return [f"{place}: `{case['candidate']}` did not run: {'; '.join(reasons)}"]
     ratio, clone, copy = case["speed_up"], case["clone_multiple"], case["copy_multiple"]
+    given = case.get("speed_up_out")
+    extra = (
+        [
+            f"{place}: with its outputs given it is {given['estimate']:.1f} × as fast as the fastest of all others "
+            f"({case['fastest_opponent_out']}), 95 % interval {given['low']:.1f} to {given['high']:.1f}, at "
+            f"{case['copy_fraction_out']:.0%} of the speed of a copy"
+        ]
+        if given
+        else []
+    )
     return [
         f"{place}: `{case['candidate']}` is {ratio['estimate']:.1f} × as fast as the fastest other way "
         f"({case['fastest_opponent']}), 95 % interval {ratio['low']:.1f} to {ratio['high']:.1f}; "
         f"it takes {clone['estimate']:.1f} × as long as cloning x₀ and {copy['estimate']:.1f} × as long "
-        "as copying x₀ into memory in place"
+        "as copying x₀ into memory in place",
+        *extra,
     ]
 
 

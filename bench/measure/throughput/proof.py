@@ -37,6 +37,8 @@ def verify(contender: Contender, call: Call, p: Problem) -> str:
         WrongResultError: it is wrong; the message says by how much.
     """
     x_t, eps = call(_STEP)
+    if contender.in_place:  # the next call writes over it
+        x_t, eps = x_t.clone(), eps.clone()
     _require(
         x_t.shape == eps.shape == p.x0.shape and x_t.dtype == eps.dtype == p.x0.dtype,
         f"{contender.name} returned {x_t.dtype} {list(x_t.shape)}, {eps.dtype} {list(eps.shape)}",

@@ -151,7 +151,8 @@ def build(
 
 
 KINDS = (
-    *("verify", "throughput", "throughput-contest", "gpu-visit", "noise", "study", "bound"),
+    *("verify", "throughput", "throughput-contest", "training-contest", "gpu-visit", "noise"),
+    *("study", "bound"),
     *("estimator", "mutation", "run"),
 )
 """The kinds of record that some part shows."""
