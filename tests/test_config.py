@@ -100,7 +100,7 @@ def test_options_reach_their_constructors():
 
 def test_every_named_schedule_can_be_made():
     for name in TRAINING_SCHEDULES:
-        assert TrainConfig(schedule=name, T=13).make_schedule().T == 13
+        assert TrainConfig(schedule=name, T=13, parameterization="v").make_schedule().T == 13
 
 
 def test_the_even_schedule_has_the_same_range_for_every_T():
