@@ -215,7 +215,7 @@ def test_records_make_a_section_with_strict_json() -> None:
     from bench.report.page.figures import svg
 
     grid = {"samples": 9, "cells": [], "largest": 2.0, "ks_p_value": 0.4}
-    row = dict.fromkeys(prices.CHOICES, 1.0) | {"T": 10}
+    row = dict.fromkeys(("identity", "beta", "posterior", "isotropic", "diagonal"), 1.0) | {"T": 10}
     bound = module.bound_record(
         steps=(10, 30), grid=grid, model={"rows": [row], "images": 7, "T": 10}
     )

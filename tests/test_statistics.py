@@ -9,15 +9,12 @@ from scipy import stats
 from bench.record.statistics import (
     difference_interval,
     holm,
-    interaction_interval,
     mann_whitney,
     mean_interval,
-    median_interval,
     paired_interval,
     paired_t_test,
     proportion_interval,
     ratio_interval,
-    sign_test,
     spread,
 )
 
@@ -38,14 +35,6 @@ def test_paired_interval_ignores_what_pairs_share():
     assert paired_interval(shared + inner, shared).low == pytest.approx(mean_interval(inner).low)
 
 
-def test_interaction_is_the_difference_of_differences():
-    a, b, c, d = np.random.default_rng(0).normal(size=(4, 5))
-    expected = mean_interval(a - b - c + d)
-    found = interaction_interval(a, b, c, d)
-    assert found.estimate == pytest.approx(expected.estimate)
-    assert found.high == pytest.approx(expected.high)
-
-
 def test_no_interval_from_one_value():
     for interval in (mean_interval([3.0]), paired_interval([3.0], [1.0]), ratio_interval([2], [1])):
         assert interval.low is interval.high is None
@@ -59,21 +48,6 @@ def test_mean_interval_covers_as_promised(n):
     rng, trials = np.random.default_rng(1), 800
     hits = sum(not mean_interval(sample).excludes(0.0) for sample in rng.normal(size=(trials, n)))
     assert abs(hits / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
-
-
-def test_median_interval_is_never_below_its_level():
-    """Order statistics: P(X_(l) ≤ median ≤ X_(u)) = P(l ≤ Binomial(n, ½) < u), whatever the distribution."""
-    sample = np.arange(23.0)
-    interval = median_interval(sample)
-    low, high = np.searchsorted(sample, [interval.low, interval.high])
-    inside = stats.binom.cdf(high, 23, 0.5) - stats.binom.cdf(low, 23, 0.5)
-    assert interval.estimate == 11.0
-    assert inside >= 0.95
-
-
-def test_median_interval_needs_six_values():
-    assert median_interval([1.0, 2, 3, 4, 5]).low is None
-    assert median_interval([1.0, 2, 3, 4, 5, 6]).low is not None
 
 
 def test_ratio_interval_covers():
@@ -121,11 +95,6 @@ def test_proportion_interval_inverts_the_binomial(successes, trials):
 def test_mann_whitney_exact():
     """All of one sample above all of the other: 2 of the C(7, 3) = 35 orders are so extreme."""
     assert mann_whitney([1, 2, 3], [4, 5, 6, 7]) == pytest.approx(2 / 35)
-
-
-def test_sign_test_exact_and_without_ties():
-    assert sign_test([1, 2, 3, 4, 5, 0.0]) == pytest.approx(2 / 2**5)
-    assert sign_test([0.0, 0.0]) == 1.0
 
 
 def test_paired_t_test():

@@ -30,7 +30,7 @@ from bench.record.kinds import JUDGES
 from bench.record.pictures import decode, encode, tiled
 from bench.record.study import MEASURES, measure, steps_to_reach, value_of
 from bench.report.study.chapter import section
-from bench.report.study.effects import contrast, main_effects, output_effect, weighting_effect
+from bench.report.study.effects import contrast, main_effects, output_effect
 from bench.report.study.verdict import number, sentences
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.schedule import (
@@ -260,7 +260,7 @@ class TestEffects:
         results = hand_made(FOUR)
         for run in results["runs"][:3]:
             run["final"] = None
-        effect = weighting_effect(results, measure("fd"), "eps")
+        effect = output_effect(results, measure("fd"), "simple")
         assert (effect.interval, effect.direction) == (None, "unknown")
 
     def test_one_seed_decides_nothing(self) -> None:

@@ -4,13 +4,10 @@ Nothing here needs torch. Everything comes from `scipy.stats`; the choices are:
 
     mean_interval(values)               mean, Student's t
     paired_interval(a, b)               mean of a−b over pairs (seeds), Student's t
-    interaction_interval(a, b, c, d)    mean of (a−b) − (c−d) over pairs, Student's t
-    median_interval(values)             median, from order statistics: free of distribution
     ratio_interval(a, b)                ratio of medians (means, mean squares), bootstrap
     difference_interval(a, b)           difference of medians (means), bootstrap
     proportion_interval(k, n)           k of n, Clopper and Pearson 1934: exact, so never too narrow
     mann_whitney(a, b)                  p-value: are values of one sample larger?
-    sign_test(differences)              p-value: is the median difference zero?
     holm(p_values)                      p-values adjusted for their number, Holm 1979
     spread(values)                      median, quartiles, and a warning where they are far apart
 
@@ -105,29 +102,6 @@ def paired_interval(a: Values, b: Values, *, level: float = LEVEL) -> Interval:
     return _renamed(interval, f"paired {interval.method}")
 
 
-def interaction_interval(
-    a: Values, b: Values, c: Values, d: Values, *, level: float = LEVEL
-) -> Interval:
-    """Mean of (a − b) − (c − d) over pairs: does the effect a − b depend on the other factor?"""
-    first, second = _paired(a, b)
-    third, fourth = _paired(c, d)
-    return paired_interval(first - second, third - fourth, level=level)
-
-
-def median_interval(values: Values, *, level: float = LEVEL) -> Interval:
-    """Median with the interval between two order statistics (scipy's `quantile_test`).
-
-    Below six values no pair of order statistics covers 95 %, so there is no interval.
-    """
-    sample = _sample(values, "values")
-    median, n = float(np.median(sample)), sample.size
-    bounds = stats.quantile_test(sample, q=median, p=0.5).confidence_interval(level)
-    low, high = float(bounds.low), float(bounds.high)
-    if not np.isfinite([low, high]).all():
-        return Interval(median, None, None, level, n, f"no interval: n = {n} is too small")
-    return Interval(median, low, high, level, n, f"order statistics, n = {n}")
-
-
 def ratio_interval(
     numerator: Values,
     denominator: Values,
@@ -187,13 +161,6 @@ def mann_whitney(a: Values, b: Values) -> float:
     """Two-sided p-value of the Mann–Whitney test that a and b have the same distribution."""
     result = stats.mannwhitneyu(_sample(a, "a"), _sample(b, "b"), alternative="two-sided")
     return float(result.pvalue)
-
-
-def sign_test(differences: Values) -> float:
-    """Two-sided p-value that positive and negative differences are equally likely; ties are left out."""
-    sample = _sample(differences, "differences")
-    positive, moved = int((sample > 0).sum()), int((sample != 0).sum())
-    return float(stats.binomtest(positive, moved).pvalue) if moved else 1.0
 
 
 def paired_t_test(a: Values, b: Values) -> float:

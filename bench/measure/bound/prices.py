@@ -23,8 +23,6 @@ from ddpm_ref.process import q_sample
 from ddpm_ref.reverse import Model, evaluation_mode
 from ddpm_ref.schedule import Schedule, linear_schedule
 
-CHOICES = ("identity", "beta", "posterior", "isotropic", "diagonal")
-
 
 def prices(error: Tensor, schedule: Schedule) -> dict[str, float]:
     """Σ_{t≥2} of (1) in bits/dim for each choice.

@@ -99,11 +99,6 @@ def output_effect(results: Results, entry: Measure, weighting: str) -> Effect:
     return contrast(results, entry, {f"eps/{weighting}": 1.0, f"x0/{weighting}": -1.0})
 
 
-def weighting_effect(results: Results, entry: Measure, output: str) -> Effect:
-    """`simple` against `simple_x0` at one output."""
-    return contrast(results, entry, {f"{output}/simple": 1.0, f"{output}/simple_x0": -1.0})
-
-
 def main_effects(results: Results, entry: Measure) -> tuple[Effect, Effect, Effect]:
     """Output effect and weighting effect, each averaged over the other factor, and their interaction."""
     corners = ("eps/simple", "eps/simple_x0", "x0/simple", "x0/simple_x0")
