@@ -32,7 +32,8 @@ def test_half_of_the_defects_are_ordinary_and_every_method_has_some() -> None:
     assert len(kinds) >= 150
     assert 0.4 < kinds.count("ordinary") / len(kinds) < 0.6
     methods = {method for method, _ in calls(SETTINGS[0])}
-    assert {defect.method for defect in FROZEN.values()} == methods
+    later = {"rank_limited_excess"}  # in the interface only since the first set was frozen
+    assert {defect.method for defect in FROZEN.values()} == methods - later
 
 
 def test_descriptions_say_what_is_wrong() -> None:

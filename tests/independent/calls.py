@@ -79,6 +79,8 @@ def calls(
     yield "gaussian_log_prob", (means[0], spread, row)
     yield "mixture_log_prob", (weights, means, covariances, row)
     yield "gaussian_entropy", (spread,)
+    for space in ("eps", "x0", "v"):
+        yield "rank_limited_excess", (setting, torch.tensor([2.0, 0.5, 1.0]).double(), 1, t, space)
     yield "noise", ((4, 5), 3, 9, 0)
     yield "time_steps", (17, 10, 3)
     yield "ema", (numbers(9).to(dtype), 0.9)

@@ -140,3 +140,26 @@ class Density(Objective):
         root = torch.linalg.cholesky(covariance.double())
         constant = len(covariance) * (1 + math.log(2 * math.pi)) / 2
         return float(root.diagonal().log().sum()) + constant
+
+    def rank_limited_excess(
+        self, setting: Setting, eigenvalues: Tensor, rank: int, t: Tensor, parameterization: str
+    ) -> Tensor:
+        """Reduced-rank regression (Izenman 1975) of y = a x_0 + b ε on x_t, coordinate by coordinate in the eigenbasis.
+
+        With s = ᾱ λ + σ² and c = a √ᾱ λ + b σ a coordinate explains c²/s of y; the `rank` largest are kept, and what is
+        lost of x̂_0 = u y + w x_t is u² times the rest, u = σ / (a σ − b √ᾱ).
+        """
+        spectrum = eigenvalues.double()
+        if not 0 <= rank <= len(spectrum):
+            raise ValueError(f"rank {rank} of {len(spectrum)} dims: pass 0 ... {len(spectrum)}")
+        like = t[:, None].double()
+        a, b = self._row(setting, parameterization, t, like)
+        known = self.known(setting)
+        signal2, sigma2 = known.at("alpha_bar", t, like), known.at("sigma2", t, like)
+        covariance = a * signal2.sqrt() * spectrum + b * sigma2.sqrt()
+        explained = covariance.square() / (signal2 * spectrum + sigma2)
+        lost = explained.sort(1).values[:, : len(spectrum) - rank].sum(1)
+        determinant = self._determinant(setting, parameterization, t, like)[:, 0]
+        if bool((determinant == 0).any()):
+            raise ValueError(f"{parameterization} says nothing of x0 where alpha_bar = 0")
+        return lost * sigma2[:, 0] / determinant.square()

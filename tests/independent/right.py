@@ -7,3 +7,5 @@ class Right(Training):
     """An implementation of everything that `Implementation` names, from the papers."""
 
     name = "independent"
+    other_lengths = True
+    own_schedules = True

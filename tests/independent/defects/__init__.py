@@ -7,6 +7,8 @@ from tests.independent.defects import (
     crafty_manners,
     crafty_ranges,
     crafty_steps,
+    last_crafty,
+    last_ordinary,
     ordinary_bounds,
     ordinary_chains,
     ordinary_objectives,
@@ -32,7 +34,11 @@ FROZEN: dict[str, Defect] = {
 }
 """The first set by id."""
 
-LAST: dict[str, Defect] = {}
+LAST: dict[str, Defect] = {
+    f"last/{defect.id}": defect
+    for module in (last_ordinary, last_crafty)
+    for defect in module.seeded.found
+}
 """The set kept back until no law changes any more."""
 
 __all__ = ["FROZEN", "LAST", "Defect"]
