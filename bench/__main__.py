@@ -31,6 +31,7 @@ COMMANDS = {
     "capacity": "what a bottleneck of rank h costs each output, exactly",
     "throughput": "time q_sample, loss, training and sampling, proven equal first",
     "noise-test": "test the quality of the noise on up to a billion normals",
+    "claims": "the literature's claims, and where each stands in your records",
     "gpu-visit": "all that a machine with a GPU can tell, in ten minutes",
     "report": "records → report.html, report.md, report.json",
     "compare": "what changed between two records, tested before it is called faster",

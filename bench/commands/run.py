@@ -12,6 +12,7 @@ from bench.terminal.usage import UsageError, on_interrupt, one_of, writable_dire
 
 if TYPE_CHECKING:
     from bench.job.plan import Plan
+    from bench.measure.study.designs import Study
 
 _SIZES = "\n".join(f"  {name:<10}{preset.purpose}" for name, preset in PRESETS.items())
 HELP = f"""Verify the mathematics, measure throughput, compare ε- with x₀-prediction, write a report.
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--provider", default="auto", help="of fused_q_sample; no influence on bits"
     )
     parser.add_argument("--device", type=one_of("device", _DEVICES), default="auto")
+    parser.add_argument(
+        "--claims",
+        metavar="ID",
+        nargs="+",
+        help="only the studies that decide these claims (`ddpm-bench claims` lists them)",
+    )
     parser.add_argument(
         "--executor",
         metavar="SPEC",
@@ -104,7 +111,11 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
     from bench.job.plan import Plan
 
     preset = PRESETS[arguments.preset]
-    studies = preset.rows(arguments.data)
+    if arguments.claims:
+        studies = _studies_of(arguments.claims)
+        arguments.only = ["study"]
+    else:
+        studies = preset.rows(arguments.data)
     data = arguments.data or studies[0].data
     plan = Plan(
         preset=arguments.preset,
@@ -115,7 +126,9 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
         device=_device(arguments.device),
         provider=_provider(arguments.provider),
         threads=os.cpu_count() or 1,
-        command=_command(arguments.preset, data),
+        command=_claims_command(arguments.claims)
+        if arguments.claims
+        else _command(arguments.preset, data),
         out=out,
         executor=arguments.executor,
         shard=arguments.shard,
@@ -124,6 +137,22 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
     if "study" in arguments.only:
         check_study(plan)
     return plan
+
+
+def _studies_of(names: list[str]) -> "tuple[Study, ...]":
+    """The studies that some claims need, each once."""
+    from bench.measure.study.designs import study
+    from bench.record.claims import claim
+
+    rows = [claim(name) for name in names]
+    for row in rows:
+        if not row.cells:
+            raise UsageError(f"claim {row.id!r} needs {row.needs}: {row.command}")
+    return tuple(study(name) for name in dict.fromkeys(s for row in rows for s in row.studies))
+
+
+def _claims_command(names: list[str]) -> str:
+    return f"ddpm-bench run --claims {' '.join(names)}"
 
 
 def _command(preset: str, data: str) -> str:

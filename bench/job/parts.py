@@ -1,5 +1,7 @@
 """The parts of the main job: each turns a plan into records."""
 
+import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +86,7 @@ def study(plan: Plan) -> Iterator[Record]:
     from bench.measure.study.store import Store
 
     index, count = plan.shard
+    broken: list[str] = []
     with executor_from(plan.executor) as executor:
         for offset, chosen in enumerate(settings(plan)):
             shard = Shard(index, count, offset)
@@ -91,9 +94,16 @@ def study(plan: Plan) -> Iterator[Record]:
                 continue
             store = Store(plan.out / "runs")
             means = Means(executor=executor, store=store, shard=shard, limit=plan.limit)
-            record = run_study(chosen, command=plan.command, means=means)
+            try:
+                record = run_study(chosen, command=plan.command, means=means)
+            except Exception as error:  # one study must not cost the reader the others
+                traceback.print_exc(file=sys.stderr)
+                broken.append(f"{chosen.study or chosen.data}: {type(error).__name__}: {error}")
+                continue
             _say_what_was_reused(store)
             yield record
+    if broken:
+        raise RuntimeError(f"{len(broken)} studies broke: {'; '.join(broken)}")
 
 
 def _say_what_was_reused(store: "Store") -> None:

@@ -8,6 +8,9 @@ Nothing here needs torch. Everything comes from `scipy.stats`; the choices are:
     difference_interval(a, b)           difference of medians (means), bootstrap
     proportion_interval(k, n)           k of n, Clopper and Pearson 1934: exact, so never too narrow
     mann_whitney(a, b)                  p-value: are values of one sample larger?
+    mean_test(values)                   p-value: is the mean zero?
+    power(effect, n, level=…)           how likely that test finds an effect
+    detectable(n, level=…)              the least effect that it finds with power 0.8
     holm(p_values)                      p-values adjusted for their number, Holm 1979
     spread(values)                      median, quartiles, and a warning where they are far apart
 
@@ -28,7 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import integrate, optimize, special, stats
 
 Values = Sequence[float] | NDArray[np.float64]
 Statistic = Literal["median", "mean", "mean_square"]
@@ -172,6 +175,40 @@ def paired_t_test(a: Values, b: Values) -> float:
     if np.ptp(difference) == 0:
         return 0.0
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
+
+
+def mean_test(values: Values) -> float:
+    """Two-sided p-value that the mean is zero, Student's t; 0 or 1 where all values are equal, 1 for one value."""
+    sample = _sample(values, "values")
+    return paired_t_test(sample, np.zeros_like(sample))
+
+
+def power(effect: float, n: int, *, level: float = 1 - LEVEL) -> float:
+    """Probability that Student's test at `level` finds a mean of `effect` standard deviations with n values.
+
+    With δ = √n·effect, c = t_{1−level/2} and ν = n − 1 the statistic is (Z + δ)/S, S² ~ χ²_ν/ν, so the power is
+    E[Φ(δ − cS) + Φ(−δ − cS)], integrated over S: the tails of scipy's noncentral t are not accurate there.
+    """
+    if n < 2:
+        return 0.0
+    limit, shift, nu = stats.t.ppf(1 - level / 2, n - 1), n**0.5 * effect, n - 1
+
+    def integrand(s: float) -> float:
+        tails = special.ndtr(shift - limit * s) + special.ndtr(-shift - limit * s)
+        return float(stats.chi.pdf(s * nu**0.5, nu) * nu**0.5 * tails)
+
+    return float(integrate.quad(integrand, 0.0, 1.0)[0] + integrate.quad(integrand, 1.0, np.inf)[0])
+
+
+def detectable(n: int, *, level: float, wanted: float = 0.8) -> float:
+    """The least mean, in standard deviations, that n values find with power `wanted`; infinite for n < 2."""
+    if n < 2:
+        return float("inf")
+    high = 1.0
+    while power(high, n, level=level) < wanted:
+        high *= 2
+    found = optimize.brentq(lambda effect: power(effect, n, level=level) - wanted, 0.0, high)
+    return float(found)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

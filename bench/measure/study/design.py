@@ -84,6 +84,7 @@ class Design:
         samples: generated images, equal for all arms and for the floor; 0 generates none.
         sampler_steps: steps of the ancestral sampler.
         grid: images shown.
+        features: feature maps of the Fréchet distance, `bench.metrics.features`; the first is the primary one.
     """
 
     arms: tuple[Arm, ...] = (*FACTORIAL, *WITHOUT_TIME)
@@ -117,6 +118,7 @@ class Design:
     samples: int = 500
     sampler_steps: int = 50
     grid: int = 40
+    features: tuple[str, ...] = ("pca64",)
 
     def protocol(self) -> dict[str, Any]:
         """What a record keeps: JSON values only."""

@@ -3,12 +3,14 @@
 | studies | question |
 |---|---|
 | `digits`, `fashion-28`, `cifar10` | the 2 × 2 of outputs and weightings in three sizes |
+| `objectives` | weightings, schedules and ways to draw t, on digits with an MLP |
 | `linear` | the price of a bottleneck on linear networks, one for each level of noise (`ddpm_ref.oracle.rank`) |
 | `capacity-D-W` | the same on ReLU networks of width W that share their weights over levels, on a Gaussian of D dimensions |
 | `jit-D` | the toy of Li & He 2025: a spiral in a plane of R^D, width 256; with noise scaled to the data, and without a time input |
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.measure.study.design import (
@@ -137,6 +139,54 @@ def _jit(size: int) -> Study:
     return Study(f"jit-{size}", f"spiral:{size}", design)
 
 
+_COSINE: Entries = {"schedule": "cosine", "schedule_options": {}}
+_LAPLACE: Entries = {"timesteps": "laplace", "importance": "none"}
+_PRECONDITIONED: Entries = {"skip": "edm", "skip_options": {"sigma_data": 1.0}}
+"""With σ_data = 1 EDM's weight SNR + 1/σ_data² is `simple_v`; the digits' root mean square is 0.85."""
+_OBJECTIVE_VARIANTS: Mapping[str, Entries] = {
+    "cosine": _COSINE,
+    "Laplace drawn": _LAPLACE,
+    "Laplace as weight": {**_LAPLACE, "importance": "density"},
+    _EDM: _PRECONDITIONED,
+    "EDM, log-normal": {**_PRECONDITIONED, "timesteps": "log_normal", "importance": "none"},
+    "even t": {"timesteps": "low-discrepancy"},
+    "loss-aware t": {"timesteps": "loss_aware"},
+}
+
+
+def _objectives() -> Study:
+    """Weightings, schedules and ways to draw t, with an MLP: cheap enough for five seeds of twenty arms."""
+    arms = (
+        *(Arm(output, "simple_v") for output in ("eps", "x0", "v")),
+        *(Arm("x0", weighting) for weighting in ("simple", "simple_x0", "min_snr")),
+        *(Arm("eps", weighting) for weighting in ("simple", "elbo")),
+        *(Arm("eps", "elbo", variant) for variant in ("even t", "loss-aware t")),
+        *(Arm(output, "simple", "cosine") for output in ("eps", "x0", "v")),
+        Arm("v", "simple_v", "cosine"),
+        *(Arm(output, "simple", "Laplace drawn") for output in ("eps", "x0")),
+        Arm("x0", "simple", "Laplace as weight"),
+        Arm("x0", "simple", _EDM),
+        Arm("x0", "simple_v", "EDM, log-normal"),
+    )
+    design = Design(
+        arms=arms,
+        variants=_OBJECTIVE_VARIANTS,
+        seeds=_FIVE_SEEDS,
+        rates=(1e-3, 3e-3),
+        judged=(6.0, -6.0),
+        network="mlp",
+        network_options={"width": 256, "depth": 4},
+        steps=600,
+        tuning_steps=150,
+        batch_size=128,
+        points=5,
+        bound_evaluations=3000,
+        features=("effnet-lite0.7", "pca64"),
+        grid=20,
+    )
+    return Study("objectives", "digits", design)
+
+
 _ROWS = (
     Study(
         "tiny",
@@ -163,6 +213,7 @@ _ROWS = (
         ),
     ),
     Study("digits", "digits", Design()),
+    _objectives(),
     Study(
         "fashion-28",
         "fashion-mnist",

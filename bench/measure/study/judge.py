@@ -8,6 +8,7 @@ An arm with a schedule of its own is judged at its own steps, the nearest to the
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,7 +29,8 @@ from bench.measure.study.yardsticks import (
     own_objective,
     x0_errors,
 )
-from bench.metrics.frechet import Pca, measure, to_uint8
+from bench.metrics.features import distance, extracted, feature, kernel_distance
+from bench.metrics.frechet import to_uint8
 from bench.record.pictures import encode
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.estimator import estimate_elbo
@@ -48,13 +50,13 @@ class Judge:
     Attributes:
         setting: design, data, device.
         data: the data set, its content compared with the setting's.
-        features: the feature map of the Fréchet distance; None for vectors.
+        features: name → feature map of the Fréchet distances; none for vectors.
         truth: what is known about the distribution of vectors; None for images.
     """
 
     setting: Setting
     data: DataSet
-    features: Pca | None
+    features: Mapping[str, nn.Module]
     truth: Truth | None
 
     @lru_cache(maxsize=8)  # noqa: B019  # one judge a process, dropped with its setting
@@ -126,16 +128,29 @@ class Judge:
             if not bool(torch.isfinite(drawn).all()):
                 return {"final": None, "reason": "samples are not finite"}
             values |= self._distances(drawn)
-            if self.features is not None:
+            if self.features:
                 shown["grid"] = encode(to_uint8(drawn[: self.setting.design.grid]))
         return {"final": values, **shown, "reason": ""}
 
     def _distances(self, drawn: Tensor) -> Verdict:
         if self.truth is not None:
             return self.truth.sampling(drawn)
-        if self.features is None:
-            return {}
-        return {"fd": measure(self.features, self.data.heldout[: len(drawn)], drawn)}
+        found = self.distances_of(drawn)
+        primary = self.setting.design.features[0]
+        return {"fd": found[primary]["fd"], "distances": found} if found else {}
+
+    @lru_cache(maxsize=4)  # noqa: B019
+    def heldout_features(self, name: str, count: int) -> Tensor:
+        """Features of the first held-out images."""
+        return extracted(self.features[name], self.data.heldout[:count])
+
+    def distances_of(self, images: Tensor) -> dict[str, dict[str, float]]:
+        """Feature map → Fréchet and kernel distance between images and as many held-out ones."""
+        found = {}
+        for name, module in self.features.items():
+            pair = self.heldout_features(name, len(images)), extracted(module, images)
+            found[name] = {"fd": distance(*pair), "kid": kernel_distance(*pair)}
+        return found
 
     def _samples(self, model: nn.Module, arm: Arm) -> Tensor:
         """Generated examples on the CPU; the sampler's noise is the same for every arm and seed."""
@@ -211,6 +226,7 @@ def judge_of(setting: Setting) -> Judge:
     if key not in _JUDGES:
         _JUDGES.clear()
         vectors = setting.design.judge == "vectors"
-        features = None if vectors else Pca(data.train)
+        names = () if vectors else setting.design.features
+        features = {name: feature(name).setup(data.train) for name in names}
         _JUDGES[key] = Judge(setting, data, features, truth_of(data) if vectors else None)
     return _JUDGES[key]

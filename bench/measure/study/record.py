@@ -20,12 +20,11 @@ from bench.measure.study.processes import (
 from bench.measure.study.store import Store
 from bench.measure.study.task import Setting, sources_hash
 from bench.measure.study.worker import default_workers
-from bench.metrics.frechet import distance_name, floor, statistics_key
+from bench.metrics.features import LEAST_SHARE, control_images, noise_images, weights_hash
+from bench.metrics.frechet import distance_name, statistics_key
 from bench.record import Record, new_record
 from bench.record.study import merge_samples
 from ddpm_ref.oracle import GaussianOracle
-
-FEATURES = "pca64"
 
 
 @dataclass(frozen=True)
@@ -157,18 +156,34 @@ def _with_pictures_of_the_first_seed(setting: Setting, run: Result) -> Result:
 def _yardsticks(judge: Judge) -> dict[str, Any]:
     """What the figures are held against: the best linear denoiser and the floor of the distance, or the floors of the truth."""
     samples = min(judge.setting.design.samples, len(judge.data.heldout))
-    if judge.features is None:
-        assert judge.truth is not None
+    if judge.truth is not None:
         return {"truth": {"samples": samples, "floor": judge.truth.floor(samples)}}
-    features, data = judge.features, judge.data
+    rows = {name: _distance(judge, name, samples) for name in judge.features}
+    primary = rows[judge.setting.design.features[0]]
+    return {"linear": _linear_floor(judge), "distance": primary, "distances": rows}
+
+
+def _distance(judge: Judge, name: str, samples: int) -> dict[str, Any]:
+    """One feature map: its name with weights, floor, control and noise at the same N, and whether it may be primary."""
+    data, module = judge.data, judge.features[name]
+    sets = [part for part in data.train.split(samples) if len(part) == samples]
+    floors = [judge.distances_of(part)[name]["fd"] for part in sets]
+    control, noise = (
+        judge.distances_of(make(data.train, samples))[name]["fd"]
+        for make in (control_images, noise_images)
+    )
+    least = sum(floors) / len(floors) if floors else 0.0
+    share = (control - least) / (noise - least)
     return {
-        "linear": _linear_floor(judge),
-        "distance": {
-            "name": distance_name(FEATURES, samples),
-            "samples": samples,
-            "floor": floor(features, data.train, data.heldout, samples),
-            "key": statistics_key(FEATURES, features, data.heldout[:samples]),
-        },
+        "name": distance_name(name, samples),
+        "samples": samples,
+        "floor": floors,
+        "control": control,
+        "noise": noise,
+        "share_of_control": share,
+        "may_be_primary": share >= LEAST_SHARE,
+        "weights": weights_hash(module)[:16],
+        "key": statistics_key(name, module, data.heldout[:samples]),
     }
 
 

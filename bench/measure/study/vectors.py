@@ -92,6 +92,8 @@ class Truth:
 
     def floor(self, samples: int) -> dict[str, Any]:
         """The same figures of disjoint sets of training data, as many in a set as samples are drawn."""
+        if not samples:
+            return {}
         sets = [part for part in self.data.train.split(samples) if len(part) == samples][:8]
         figures = [self.sampling(part) for part in sets]
         return {name: [entry[name] for entry in figures] for name in (figures or [{}])[0]}

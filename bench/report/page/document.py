@@ -18,16 +18,39 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from bench.record import Record, checked_json
+from bench.record.settling import claims_of
 from bench.record.study import merged
 from bench.report.page.blocks import Block, Figure, Fold, Front, Note, Paragraph, Section
 
 PARTS = (
-    *("laws", "throughput", "noise", "study", "losses", "capacity", "bound", "mutation", "parts"),
+    *(
+        "laws",
+        "throughput",
+        "noise",
+        "study",
+        "vectors",
+        "losses",
+        "capacity",
+        "bound",
+        "mutation",
+        "parts",
+    ),
 )
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
 
 VERDICT_ORDER = (
-    *("parts", "study", "capacity", "losses", "laws", "throughput", "noise", "bound", "mutation"),
+    *(
+        "parts",
+        "study",
+        "vectors",
+        "capacity",
+        "losses",
+        "laws",
+        "throughput",
+        "noise",
+        "bound",
+        "mutation",
+    ),
 )
 """The order of their headlines: what broke, then the question that people come with."""
 
@@ -129,7 +152,9 @@ def build(
     )
     attempts = [attempt for name in parts for attempt in _attempts(name, ordered)]
     present = [attempt.section for attempt in attempts]
-    rows = claims.ranked(row for section in present for row in section.claims)
+    rows = claims.ranked(
+        [*(row for section in present for row in section.claims), *claims_of(ordered)]
+    )
     left_out = [*unread, *(entry for section in present for entry in section.left_out)]
     left_out += [
         (r.name, f"no part of this report shows the kind {r.kind!r}") for r in _foreign(ordered)

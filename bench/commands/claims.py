@@ -1,0 +1,68 @@
+"""`ddpm-bench claims [RECORD…]`: the claims, and where each stands in some records."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bench.record import Record
+
+HELP = """The literature's claims: who says what, which study decides it, and where it stands in your records.
+
+Run what some of them need with `ddpm-bench run --claims ID…`."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which records, and in which form."""
+    parser.add_argument(
+        "records", metavar="RECORD", nargs="*", help="record files, or folders that hold them"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the rows to a file")
+    parser.add_argument(
+        "--table", action="store_true", help="print the Markdown table of docs/claims.md"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the claims; 0."""
+    if arguments.table:
+        from bench.measure.study.listing import table
+
+        print(table())
+        return 0
+    rows = _rows([record for given in arguments.records for record in _records(given)])
+    for row in rows:
+        print(_line(row))
+    settled = sum(row["verdict"].startswith(("holds", "fails")) for row in rows)
+    print(f"{len(rows)} claims, {settled} settled")
+    if arguments.json:
+        text = json.dumps({"claims": rows}, indent=1, ensure_ascii=False, allow_nan=False)
+        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def _rows(records: "Sequence[Record]") -> list[dict[str, Any]]:
+    from bench.record.claims import CLAIMS
+    from bench.record.settling import by_name, cells_of, settle
+
+    studies = by_name(records)
+    return settle(CLAIMS.values(), {row.id: cells_of(row, studies) for row in CLAIMS.values()})
+
+
+def _records(given: str) -> "list[Record]":
+    from bench.record import load
+    from bench.terminal.usage import readable_file
+
+    folder = Path(given).expanduser()
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else [readable_file(given)]
+    return [load(file) for file in files]
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    measured = ""
+    if row["measured"] is not None:
+        ends = "" if row["low"] is None else f" [{row['low']:.3g}, {row['high']:.3g}]"
+        measured = f" {row['measured']:.3g}{ends} {row['unit'] or ''}".rstrip()
+    return f"{row['id']:<22}{row['verdict']}{measured}\n    {row['says']} ({row['source']})\n    {row['reason']}"
