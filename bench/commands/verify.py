@@ -199,10 +199,14 @@ def _examine(subject: "Subject", laws: "tuple[Law, ...]") -> "Examined":
 
 
 def _write_json(found: "Record", name: str) -> None:
+    """Every row with every field, which a record keeps for failures only."""
+    from bench.measure.laws.examine import NO_FAILURE
+
     content = {
         "schema": SCHEMA,
         "created": found.created,
         **found.results,
+        "laws": [NO_FAILURE | row for row in found.results["laws"]],
         "environment": found.environment,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 OURS = "ddpm_ref"
 KIND = "verify"
 WEIGHT_STEPS = (1, 10, 500, 999)
+NO_FAILURE: Mapping[str, Json] = dict.fromkeys(
+    (
+        "version",
+        "classification",
+        "error_reason",
+        "convention",
+        "witness",
+        "snippet",
+        "double_check",
+    )
+)
+"""The fields of a failure's row, empty."""
 
 
 @dataclass(frozen=True)
@@ -153,23 +165,33 @@ def record(examined: Sequence[Examined], laws: "Sequence[Law]") -> Record:
 
 
 def row(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
-    """One outcome in JSON types; a number that is not finite is None with its reason beside it."""
+    """One outcome in JSON types; a number that is not finite is None with its reason beside it.
+
+    Most rows of a library say "not offered": what belongs to failures stands in their rows only.
+    """
+    plainly = {
+        "implementation": outcome.implementation,
+        "law": outcome.law,
+        "dtype": outcome.dtype,
+        "status": outcome.status,
+        "error": finite(outcome.error),
+        "tolerance": outcome.tolerance,
+        "cases": outcome.cases,
+        "message": outcome.message,
+    }
+    return plainly | (_failure(examined, outcome) if outcome.failed else {})
+
+
+def _failure(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
+    """The class of a failure, and what shows it."""
     from bench.measure.laws.second_opinion.check import double_check
 
     infinite = finite(outcome.error) is None
     bug = outcome.classification == "bug"
     return {
-        "implementation": outcome.implementation,
         "version": examined.subject.implementation.version,
-        "law": outcome.law,
-        "dtype": outcome.dtype,
-        "status": outcome.status,
         "classification": outcome.classification,
-        "error": finite(outcome.error),
         "error_reason": "an exception, NaN, an infinity or a wrong shape" if infinite else None,
-        "tolerance": outcome.tolerance,
-        "cases": outcome.cases,
-        "message": outcome.message,
         "convention": outcome.convention,
         "witness": None if outcome.witness is None else plain(outcome.witness),
         "snippet": outcome.snippet or None,

@@ -274,4 +274,4 @@ def _brief(row: Row) -> dict[str, Any]:
         "message",
         "double_check",
     )
-    return {key: row[key] for key in keys}
+    return {key: row.get(key) for key in keys}
