@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record import Record
 from bench.record.kinds import violations
+from bench.report.coverage import coverage_figure
 from bench.report.page.blocks import Block, Cell, Figure, Note, Paragraph, Section, Table
 from bench.report.page.figures import PALETTE
 
@@ -274,6 +275,7 @@ def _estimator_blocks(records: Sequence[Record]) -> list[Block]:
             "evaluations an image. Covered: the share of 95 % intervals that hold the reference (goal 92–98 %), of "
             f"{_repetitions(records)}. Protocol of the last row: {last.protocol['bound']}.",
         ),
+        coverage_figure(records),
         Figure(
             "estimator-errors",
             lambda canvas: _draw_errors(canvas, last),

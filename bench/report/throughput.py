@@ -23,6 +23,7 @@ from bench.report.page.blocks import (
 )
 from bench.report.page.digits import interval, number
 from bench.report.page.figures import PALETTE
+from bench.report.timings import rounds_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -72,6 +73,7 @@ def section(records: Sequence[Record]) -> Section | None:
     blocks: list[Block] = [
         Paragraph(_METHOD),
         *_contest_blocks(cases),
+        *filter(None, [rounds_figure(contests)]),
         *_training_blocks(loops),
         *_suite_blocks(rows),
         *_gpu_blocks(visits),

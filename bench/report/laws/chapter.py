@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
+from bench.report.laws.heat import heat_figure
 from bench.report.laws.outcomes import (
     DTYPES,
     FAILURES,
@@ -51,6 +52,7 @@ def section(records: Sequence[Record]) -> Section | None:
     blocks: list[Block] = [
         Paragraph(_METHOD),
         _summary(described, rows),
+        *filter(None, [heat_figure(described, rows)]),
         *_matrix(main, rows, statements),
         *_failures(rows, statements, described),
         *_options_note(options),

@@ -33,6 +33,7 @@ PARTS = (
         "capacity",
         "bound",
         "mutation",
+        "history",
         "parts",
     ),
 )

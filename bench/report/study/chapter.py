@@ -35,6 +35,7 @@ from bench.report.study.figures import (
     time_figure,
 )
 from bench.report.study.front import front
+from bench.report.study.pictures import interaction_figure, weights_figure
 from bench.report.study.verdict import sentences, shown
 
 _TONES: Mapping[str, Tone] = {
@@ -85,6 +86,9 @@ def _blocks(record: Record) -> list[Block]:
     if has_factorial(results):
         blocks += [_effects_table(results), Note(_about_intervals(record))]
     blocks += [_arms_table(results), Note(_about_distance(results))]
+    blocks += [
+        figure for figure in (interaction_figure(results), weights_figure(results)) if figure
+    ]
     blocks += [errors_figure(results), relative_figure(results)]
     blocks += [convergence_figure(results), losses_figure(results)]
     blocks += [figure for figure in (samples_figure(results), time_figure(results)) if figure]
