@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def settings(plan: Plan) -> "list[Setting]":
     """The settings of a plan's studies."""
-    from bench.measure.study.designs import STUDIES
+    from bench.measure.study.designs import name_of
     from bench.measure.study.task import Setting
 
     return [
@@ -27,7 +27,7 @@ def settings(plan: Plan) -> "list[Setting]":
             plan.data_dir,
             plan.device,
             plan.provider,
-            study=row.name if STUDIES.get(row.name) == row else "",
+            study=name_of(row),
         )
         for row in plan.studies
     ]

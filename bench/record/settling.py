@@ -93,10 +93,15 @@ def by_name(records: Sequence[Record]) -> dict[str, Results]:
 
 
 def cells_of(row: Claim, studies: Mapping[str, Results]) -> list[Found] | None:
-    """The cells of a claim with their values; None where a study is missing."""
-    if not row.cells or any(cell.study not in studies for cell in row.cells):
+    """The cells of a claim with their values; None where a study or an arm was not run."""
+    if not all(_run(cell, studies) for cell in row.cells) or not row.cells:
         return None
     return [_found(cell, studies[cell.study]) for cell in row.cells]
+
+
+def _run(cell: Cell, studies: Mapping[str, Results]) -> bool:
+    arms = {arm["name"] for arm in studies.get(cell.study, {}).get("arms", [])}
+    return {term.arm for term in cell.terms} <= arms
 
 
 def settle(

@@ -2,7 +2,7 @@
 
 | studies | question |
 |---|---|
-| `digits`, `fashion-28`, `cifar10` | the 2 × 2 of outputs and weightings in three sizes |
+| `digits`, `fashion-16`, `cifar10` | outputs × weightings in three sizes |
 | `objectives` | weightings, schedules and ways to draw t, on digits with an MLP |
 | `linear` | the price of a bottleneck on linear networks, one for each level of noise (`ddpm_ref.oracle.rank`) |
 | `capacity-D-W` | the same on ReLU networks of width W that share their weights over levels, on a Gaussian of D dimensions |
@@ -11,7 +11,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.measure.study.design import (
     BLIND,
@@ -139,6 +139,35 @@ def _jit(size: int) -> Study:
     return Study(f"jit-{size}", f"spiral:{size}", design)
 
 
+def _fashion() -> Study:
+    """Three outputs × three weightings and two more, five seeds; a U-Net that sees the image in squares of 2 × 2."""
+    weightings = ("simple", "simple_x0", "simple_v")
+    arms = tuple(
+        Arm(output, weighting) for output in ("eps", "x0", "v") for weighting in weightings
+    )
+    design = Design(
+        arms=(*arms, Arm("x0", "min_snr"), Arm("eps", "elbo")),
+        seeds=_FIVE_SEEDS,
+        rates=(3e-3, 1e-2),
+        T=1000,
+        schedule_options=_WIDE_RANGE,
+        network_options={"base": 16, "multipliers": (1, 2), "attention": (1,), "patch": 2},
+        steps=6000,
+        tuning_steps=500,
+        warmup_steps=200,
+        ema_decay=0.999,
+        points=12,
+        probe_images=256,
+        final_images=2000,
+        bins=18,
+        bound_images=2000,
+        bound_evaluations=20_000,
+        samples=10_000,
+        features=("effnet-lite0.7", "pca64"),
+    )
+    return Study("fashion-16", "fashion-mnist:16", design)
+
+
 _COSINE: Entries = {"schedule": "cosine", "schedule_options": {}}
 _LAPLACE: Entries = {"timesteps": "laplace", "importance": "none"}
 _PRECONDITIONED: Entries = {"skip": "edm", "skip_options": {"sigma_data": 1.0}}
@@ -214,30 +243,7 @@ _ROWS = (
     ),
     Study("digits", "digits", Design()),
     _objectives(),
-    Study(
-        "fashion-28",
-        "fashion-mnist",
-        Design(
-            arms=(*WITH_V, *WITHOUT_TIME),
-            rates=(3e-4, 1e-3, 3e-3),
-            T=1000,
-            schedule_options=_WIDE_RANGE,
-            network_options={"base": 32, "multipliers": (1, 2, 2), "attention": (2,)},
-            steps=10_000,
-            tuning_steps=1000,
-            batch_size=128,
-            warmup_steps=200,
-            ema_decay=0.999,
-            points=16,
-            probe_images=500,
-            final_images=2000,
-            bins=18,
-            bound_images=2000,
-            bound_evaluations=40_000,
-            samples=5000,
-            sampler_steps=100,
-        ),
-    ),
+    _fashion(),
     Study(
         "cifar10",
         "cifar10",
@@ -275,6 +281,21 @@ _ROWS = (
 
 STUDIES = {row.name: row for row in _ROWS}
 """Study by name."""
+
+
+def lean(row: Study, *, arms: int, seeds: int) -> Study:
+    """The study with its first arms and seeds only; its runs are the same runs."""
+    design = replace(row.design, arms=row.design.arms[:arms], seeds=row.design.seeds[:seeds])
+    return replace(row, design=design)
+
+
+def name_of(row: Study) -> str:
+    """The study's name, if it is that study but for arms and seeds that are missing; else ""."""
+    known = STUDIES.get(row.name)
+    if known is None or row.data != known.data:
+        return ""
+    whole = replace(row.design, arms=known.design.arms, seeds=known.design.seeds)
+    return row.name if whole == known.design else ""
 
 
 def study(name: str) -> Study:
