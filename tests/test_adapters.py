@@ -116,7 +116,7 @@ RANGE = 'diffusers: variance_type="learned_range"'
 
 
 def test_a_network_that_says_the_variance_itself_is_a_convention_and_no_bug() -> None:
-    (outcome,) = examine(LAWS["I20-learned"], by_name("diffusers", LEARNED))
+    outcome, *_ = examine(LAWS["I20-learned"], by_name("diffusers", LEARNED))
     assert (outcome.status, outcome.classification) == ("fail", "convention")
     assert "nan" in outcome.message  # the root of a negative output
     assert str(outcome.convention).startswith('"learned" is the variance itself')

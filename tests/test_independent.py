@@ -9,8 +9,9 @@ from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.runner import examine
 from tests.independent.calls import SETTINGS, calls
 from tests.independent.defects import FROZEN
-from tests.independent.measure import Baseline, measure
+from tests.independent.measure import Baseline, Found, measure
 from tests.independent.minimal import MINIMAL
+from tests.independent.notes import Notes
 from tests.independent.right import Right
 
 SAMPLE = {
@@ -62,6 +63,20 @@ def test_plain_right_code_has_no_bug(kind: type[Implementation]) -> None:
     failures = [o for law in LAWS.values() for o in examine(law, kind()) if o.failed]
     accused = {f"{o.law} {o.dtype}": o.message for o in failures if o.classification != "precision"}
     assert not accused
+
+
+def test_notes_are_read_back_unless_the_laws_have_changed(tmp_path, monkeypatch) -> None:
+    known = Baseline({"I1": frozenset({"q_sample"})}, {"I1": frozenset({"ema"})}, {"I1": 0.5}, {})
+    row = Found(
+        "a", "crafty", ("ema",), "words", True, True, False, ("bug",), {"I1 float64": "ema"}
+    )
+    first = Notes(tmp_path / "notes.jsonl")
+    first.keep_baseline(known)
+    first.keep("x/a", row)
+    again = Notes(tmp_path / "notes.jsonl")
+    assert (again.baseline, again.found) == (known, {"x/a": row})
+    monkeypatch.setattr("tests.independent.notes.stamp", lambda: "other laws")
+    assert Notes(tmp_path / "notes.jsonl").baseline is None
 
 
 def _parts(result: object) -> list[Tensor]:
