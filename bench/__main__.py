@@ -1,7 +1,7 @@
 """`ddpm-bench COMMAND …`, also `python -m bench COMMAND …` from a bare checkout.
 
 Exit status: 0 done · 1 something failed or is worse · 2 error of use (one line, no traceback) ·
-130 stopped by Ctrl-C (with a line that says what is finished) · 141 the reader closed the pipe.
+130 stopped by Ctrl-C, 143 by SIGTERM (with a line that says what is finished) · 141 the reader closed the pipe.
 
 The table `COMMANDS` is all that `--help` reads, so that help does not wait for torch.
 """
@@ -10,12 +10,18 @@ import argparse
 import importlib
 import os
 import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn, Protocol, cast
 
-from bench.terminal.usage import UsageError, missing_package, unknown
+from bench.terminal.files import FileNotWrittenError
+from bench.terminal.streams import forgiving
+from bench.terminal.usage import Terminated, UsageError, missing_package, unknown
 
 COMMANDS = {
     "run": "verify, measure, train, compare and write the report: the main job",
@@ -57,7 +63,7 @@ GROUPS = {
 
 PROGRAM = "ddpm-bench"
 _OWN_PACKAGES = ("bench", "ddpm_ref")
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_INTERRUPTED, _BROKEN_PIPE, _TERMINATED = 130, 141, 143
 
 
 class Command(Protocol):
@@ -86,20 +92,54 @@ _OTHERS_WAIT = 60.0  # seconds
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """The exit status of `work`; a mistake in its use is one line and 2, Ctrl-C is 130, a closed pipe 141."""
-    try:
-        status = work()
+    """The exit status of `work`; a mistake in its use or a file that cannot be written is one line and 2, Ctrl-C is 130.
+
+    Output that cannot be shown never stops the work: 141 where the reader has gone, at least 1 and a line where the disk is full.
+    """
+    with forgiving() as shown, _terminable():
+        status = _told(work)
         sys.stdout.flush()
-        return status
+        if shown is None or shown.error is None:
+            return status
+        if isinstance(shown.error, BrokenPipeError):
+            return _BROKEN_PIPE
+        reason = f"standard output cannot be written ({shown.error.strerror}); files that were asked for are complete"
+        return _complain(f"{PROGRAM}: {reason}", max(status, 1))
+
+
+def _told(work: Callable[[], int]) -> int:
+    try:
+        return work()
     except UsageError as error:
         _let_the_first_process_speak()
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
+    except FileNotWrittenError as error:
+        return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
     except KeyboardInterrupt as stop:
-        return _complain(f"\n{PROGRAM}: stopped. {stop}".rstrip(), _INTERRUPTED)
-    except BrokenPipeError:
-        # Python flushes stdout once more on its way out; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
+        status = _TERMINATED if terminated else _INTERRUPTED
+        return _complain(f"\n{PROGRAM}: stopped. {stop}".rstrip(), status)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Inside the block SIGTERM ends the work as Ctrl-C does: with a line that says what is kept."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        raise Terminated
+
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if ours:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(words: list[str]) -> int:
@@ -187,7 +227,7 @@ def _version() -> str:
         return "(bare checkout)"
 
 
-def _one_line(error: UsageError) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 

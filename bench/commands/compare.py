@@ -2,8 +2,9 @@
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from bench.terminal.files import write_text
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -216,7 +217,6 @@ def _write(arguments: argparse.Namespace, content: dict[str, object], report: "R
     import json
 
     from bench.report.page import html, markdown
-    from bench.terminal.usage import UsageError
 
     made: list[tuple[str | None, Callable[[], str]]] = [
         (
@@ -229,9 +229,4 @@ def _write(arguments: argparse.Namespace, content: dict[str, object], report: "R
     for path, text in made:
         if path is None:
             continue
-        try:
-            Path(path).write_text(text() + "\n", encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                f"cannot write {path!r}: {error.strerror}; choose another file"
-            ) from error
+        write_text(path, text() + "\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.terminal.files import write_picture, write_text
 from bench.terminal.usage import UsageError, writable_directory, writable_file
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def write_json(schema: str, values: Mapping[str, Any], path: str) -> None:
     if path == "-":
         sys.stdout.write(text)
     else:
-        Path(path).expanduser().write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def deliver(
@@ -91,4 +92,4 @@ def _draw(draw: "Callable[[Canvas], None]", path: str) -> None:
 
     canvas = Figure(figsize=(7, 3.6), layout="constrained")
     draw(canvas)
-    canvas.savefig(path, dpi=150)
+    write_picture(canvas, path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.commands.subject import add_images
 from bench.job.parts import PARTS
 from bench.job.presets import PRESETS
-from bench.terminal.usage import UsageError, on_interrupt, one_of, writable_directory
+from bench.terminal.usage import UsageError, alone_in, on_interrupt, one_of, writable_directory
 
 if TYPE_CHECKING:
     from bench.job.plan import Plan
@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     progress = Progress(plan)
     parts = [part for part in PARTS if part.name in arguments.only]
-    with on_interrupt(progress.finished):
+    with alone_in(out), on_interrupt(progress.finished):
         good = run_parts(parts, progress)
         written = _report(progress.files, out)
     print(f"report: {out / 'report.html'}")

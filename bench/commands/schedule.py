@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.terminal.files import write_text
 from bench.terminal.usage import UsageError, at_least, writable_directory, writable_file
 
 if TYPE_CHECKING:
@@ -122,4 +123,4 @@ def _write(found: dict[str, Any], path: str) -> None:
     if path == "-":
         sys.stdout.write(text)
     else:
-        Path(path).expanduser().write_text(text, encoding="utf-8")
+        write_text(path, text)

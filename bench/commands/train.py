@@ -3,11 +3,12 @@
 import argparse
 import os
 import tomllib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.commands.subject import add_download, add_images, data_from
-from bench.terminal.usage import UsageError, at_least, readable_file, writable_directory
+from bench.terminal.usage import UsageError, alone_in, at_least, readable_file, writable_directory
 
 if TYPE_CHECKING:
     from bench.job.training_run import Plan
@@ -88,7 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.checkpoint_every,
             arguments.sampler_steps,
         )
-        last = run_training(plan, data)
+        with alone_in(out) if is_chief() else nullcontext():
+            last = run_training(plan, data)
         if is_chief():
             print(_outcome(plan, last))
     return int(last is not None and last.diverged)

@@ -11,6 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.terminal.files import write_text
 from bench.terminal.usage import UsageError, in_words, writable_file
 
 if TYPE_CHECKING:
@@ -213,5 +214,5 @@ def _write_json(found: "Record", name: str) -> None:
     if name == "-":
         sys.stdout.write(text)
         return
-    Path(name).expanduser().write_text(text, encoding="utf-8")
+    write_text(name, text)
     print(f"everything in {name}")

@@ -11,6 +11,7 @@ The log is what the checkpoint knows: on `--resume` the lines after it are cut o
 
 import csv
 import dataclasses
+import io
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import distributed
 
+from bench.terminal.files import FileNotWrittenError, replacing, write_picture, write_text
 from bench.terminal.progress import meter
 from bench.terminal.usage import UsageError, on_interrupt
 from ddpm_ref.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, saved_steps
@@ -77,7 +79,12 @@ def run_training(plan: Plan, data: "DataSet") -> Step | None:
     if done > plan.config.steps:  # what was run stays what config.toml says
         return None
     with on_interrupt(lambda: _left_over(plan)):
-        last = _follow(plan, steps, done) if is_chief() else _last(steps)
+        try:
+            last = _follow(plan, steps, done) if is_chief() else _last(steps)
+        except OSError as error:  # the log or a checkpoint: the folder is full, or gone
+            raise UsageError(
+                f"{FileNotWrittenError(plan.out, error)}. {_left_over(plan)}"
+            ) from error
         if is_chief():
             draw_loss(plan.out / "log.csv", plan.out / "loss.png")
         if last is not None and not last.diverged:
@@ -115,7 +122,7 @@ def _found(plan: Plan) -> Checkpoint | None:
 
 def _follow(plan: Plan, steps: Iterator[Step], done: int) -> Step | None:
     """Go through the steps with a progress bar, a log and a checkpoint now and then."""
-    (plan.out / "config.toml").write_text(plan.config.to_toml(), encoding="utf-8")
+    write_text(plan.out / "config.toml", plan.config.to_toml())
     _trim_log(plan, done)
     last = None
     label = f"{plan.config.parameterization}/{plan.config.weighting} on {plan.config.data}"
@@ -141,10 +148,16 @@ def _trim_log(plan: Plan, known: int) -> None:
     """Keep the lines of the log that the checkpoint knows."""
     path, kept = plan.out / "log.csv", [list(COLUMNS)]
     if plan.resume and path.exists():
-        with open(path, newline="", encoding="utf-8") as file:
-            kept += [row for row in csv.reader(file) if row[0].isdigit() and int(row[0]) <= known]
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(kept)
+        with open(path, newline="", encoding="utf-8", errors="replace") as file:
+            kept += [row for row in csv.reader(file) if _is_known(row, known)]
+    text = io.StringIO()
+    csv.writer(text).writerows(kept)
+    write_text(path, text.getvalue())
+
+
+def _is_known(row: list[str], known: int) -> bool:
+    """A whole line of a step that the checkpoint has seen: one that a full disk or a kill tore is cut off with those after it."""
+    return len(row) == len(COLUMNS) and row[0].isdecimal() and int(row[0]) <= known
 
 
 def _left_over(plan: Plan) -> str:
@@ -169,7 +182,7 @@ def draw_loss(log: Path, picture: Path) -> None:
     axes.plot(middle, means, color="C0", label=f"mean of {window} steps")
     axes.set(xlabel="optimizer step", ylabel="loss of the run's own objective", yscale="log")
     axes.legend(frameon=False)
-    figure.savefig(picture, dpi=120)
+    write_picture(figure, picture, dpi=120)
 
 
 def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
@@ -195,14 +208,16 @@ def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
     if team.rank:
         return
     large = interpolate(images.float(), scale_factor=max(1, _SHOWN_PIXELS // shape[1]))
-    save_image(
-        large,
-        plan.out / "samples.png",
-        nrow=_COLUMNS_OF_SAMPLES,
-        padding=1,
-        normalize=True,
-        value_range=(-1, 1),
-    )
+    with replacing(plan.out / "samples.png") as file:
+        save_image(
+            large,
+            file,
+            format="png",
+            nrow=_COLUMNS_OF_SAMPLES,
+            padding=1,
+            normalize=True,
+            value_range=(-1, 1),
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from bench.record.record import (
     save,
     series,
 )
+from bench.terminal.files import write_picture, write_text
 
 __all__ = [
     "Json",
@@ -24,4 +25,6 @@ __all__ = [
     "new_record",
     "save",
     "series",
+    "write_picture",
+    "write_text",
 ]

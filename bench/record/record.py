@@ -20,7 +20,6 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bench.record.environment import environment as describe_environment
+from bench.terminal.files import write_text
 from bench.terminal.usage import UsageError
 
 Json = Any
@@ -170,6 +170,9 @@ def save(record: Record, directory: str | os.PathLike[str]) -> Path:
     """Write `record` under its own name and return the path; nothing is ever overwritten.
 
     The file appears whole or not at all. Saving the same record twice is one file.
+
+    Raises:
+        FileNotWrittenError: a full disk, for instance.
     """
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -183,11 +186,7 @@ def save(record: Record, directory: str | os.PathLike[str]) -> Path:
         ensure_ascii=False,
         indent=1,
     )
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".record-", text=True)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    write_text(path, text + "\n")
     return path
 
 

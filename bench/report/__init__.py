@@ -9,6 +9,7 @@ Each part of the page is a module here with `section(records) -> Section | None`
 import os
 from pathlib import Path
 
+from bench.record import write_text
 from bench.report.page.document import Report, build
 
 __all__ = ["Report", "build", "render", "write"]
@@ -37,6 +38,6 @@ def write(report: Report, directory: str | os.PathLike[str]) -> list[Path]:
     for name, text in render(report).items():
         path = Path(directory) / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        write_text(path, text)
         paths.append(path)
     return paths

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from bench.record import write_picture
+
 _NAMES = {
     "prior": "L_T   prior",
     "diffusion": "ΣL_t  diffusion",
@@ -66,4 +68,4 @@ def draw_curve(found: Mapping[str, Any], path: str) -> None:
     smoothed = " (curve smoothed)" if found["curve_is_smoothed"] else ""
     axes.set_title(f"bound {found['bits_per_dim']:.4f} bits/dim{smoothed}")
     axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path)

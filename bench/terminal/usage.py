@@ -6,6 +6,7 @@ program and keeps its traceback.
 """
 
 import difflib
+import errno
 import os
 import sysconfig
 import tempfile
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.terminal.files import sweep
+
 
 class UsageError(Exception):
     """A mistake in how the program was called: its one line names value, rule and remedy."""
@@ -22,6 +25,10 @@ class UsageError(Exception):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, together with what is finished and where it lies (one or more lines)."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the same as Ctrl-C, from another program."""
 
 
 @contextmanager
@@ -91,6 +98,7 @@ def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> P
     directory = Path(path).expanduser()
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        sweep(directory)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
@@ -113,15 +121,44 @@ def writable_file(path: str | os.PathLike[str], option: str) -> Path:
     """
     file = Path(path).expanduser()
     try:
-        new = not file.exists()
-        file.open("ab").close()
-        if new:
-            file.unlink()
+        if file.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if file.exists():
+            file.open("ab").close()
+        if not file.exists() or file.is_file():
+            with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(file))):
+                pass
     except OSError as error:
         raise UsageError(
             f"{option} {path}: cannot be written: {error.strerror}; choose another place"
         ) from error
     return file
+
+
+@contextmanager
+def alone_in(directory: Path, option: str = "--out") -> Iterator[None]:
+    """Inside the block no other process that asks for the same may write to the folder.
+
+    The lock is on the folder itself and ends with the process, however it ends; where the file system has none, nothing is locked.
+
+    Raises:
+        UsageError: another process is in such a block.
+    """
+    import fcntl  # does not exist outside POSIX systems, where --help must still work
+
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another run is writing to {str(directory)!r}: wait for it, or choose another folder with {option}"
+            ) from error
+        except OSError:
+            pass  # a network file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def readable_file(path: str | os.PathLike[str]) -> Path:

@@ -5,13 +5,12 @@ Files appear whole, by renaming. A task whose file is there under another key is
 """
 
 import json
-import os
 import secrets
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bench.measure.study.task import Setting, Task, digest, ingredients
+from bench.terminal.files import write_text
 
 Result = dict[str, Any]
 _SALT = "salt"
@@ -74,10 +73,7 @@ class Store:
 
     def _write(self, path: Path, text: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=".run-", text=True)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
+        write_text(path, text)
 
     def _note_others(self, task: Task, wanted: dict[str, Any]) -> None:
         for path in sorted(self.folder.glob(f"{task.stem}-*.json")):

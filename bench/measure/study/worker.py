@@ -5,9 +5,11 @@ on how many cores there are, and networks of this size train faster on a CPU.
 """
 
 import hashlib
+import multiprocessing
 import os
 import platform
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,9 +79,18 @@ def identity(setting: Setting, salt: str) -> dict[str, str]:
 
 
 def begin() -> None:
-    """Prepare a process of our own pool: deaf to Ctrl-C, because the parent ends it."""
+    """Prepare a process of our own pool: deaf to Ctrl-C, because the parent ends it; and never left behind by a parent that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """Wait for the parent's end, which a kill -9 does not tell, and end too."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record import Record, new_record, series
 from bench.record.statistics import spread
+from bench.terminal.files import write_text
 from bench.terminal.progress import progress
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         contest(shape, threads=a.threads, rounds=a.rounds, device=a.device, seed=a.seed)
         for shape in a.shapes
     ]
-    a.out.write_text(json.dumps(cases, allow_nan=False), encoding="utf-8")
+    write_text(a.out, json.dumps(cases, allow_nan=False))
     return 0
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from bench.record import write_picture
+
 
 def draw(found: Mapping[str, Any], path: str) -> None:
     """Three panels, as a file whose ending says its kind."""
@@ -22,4 +24,4 @@ def draw(found: Mapping[str, Any], path: str) -> None:
     )
     if curves["weights"]:
         right.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path)
