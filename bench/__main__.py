@@ -132,6 +132,7 @@ def _terminable() -> Iterator[None]:
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        and os.environ.get("RANK", "0") == "0"  # the others are ended by torchrun, quietly
     )
     if ours:
         signal.signal(signal.SIGTERM, stop)

@@ -61,12 +61,6 @@ def test_a_reader_that_leaves_gets_the_work_done_all_the_same(tmp_path: Path) ->
     assert json.loads(place.read_text())["schema"]
 
 
-def test_a_mistake_under_torchrun_is_told_once() -> None:
-    told = [bench(["weights", "--no-such-option"], RANK=rank).stderr for rank in ("0", "1")]
-    assert told[0].count(b"\n") == 1
-    assert told[1] == b""
-
-
 # ---------------------------------------------------------------- signals
 
 
