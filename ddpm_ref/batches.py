@@ -97,7 +97,7 @@ class Batches:
         count: int | None = None,
         history: LossHistory | None = None,
     ) -> None:
-        self._config, self._schedule, self._images = config, schedule, images
+        self.config, self._schedule, self._images = config, schedule, images
         self._count = len(images) if images is not None else count or 0
         self._stream, self._history = NoiseStream(config.seed), history
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
@@ -106,7 +106,7 @@ class Batches:
     @property
     def times(self) -> Times:
         """How t is drawn next."""
-        if self._config.timesteps == "loss_aware" and self._history is not None:
+        if self.config.timesteps == "loss_aware" and self._history is not None:
             return with_losses(self._plain_times, self._history)
         return self._plain_times
 
@@ -128,13 +128,13 @@ class Batches:
             x0: the images of these positions, where the run's images are not in memory.
             room: memory to use; the batch is valid until it is used again.
         """
-        count = self._config.batch_size - first if count is None else count
+        count = self.config.batch_size - first if count is None else count
         if x0 is None:
             x0 = self._rows(step, first, count, room)
         times = self.times
-        if self._config.continuous:
+        if self.config.continuous:
             return self._between(times, x0, step, first, room)
-        t = times.draw(self._stream, step, first, count, self._config.batch_size)
+        t = times.draw(self._stream, step, first, count, self.config.batch_size)
         factor = times.weights[t - 1].to(x0.device) if times.weighted else None
         t = t.to(x0.device)
         x_t, eps = self._noised(x0, t, self._schedule, step, first, room)
@@ -142,7 +142,7 @@ class Batches:
 
     def indices(self, step: int, first: int, count: int) -> Tensor:
         """Which images these positions are, int64 `[count]`."""
-        begin = (step - 1) * self._config.batch_size + first
+        begin = (step - 1) * self.config.batch_size + first
         return torch.cat(list(self._runs(begin, begin + count)))
 
     def _rows(self, step: int, first: int, count: int, room: Room | None) -> Tensor:
@@ -162,13 +162,13 @@ class Batches:
             self._stream,
             step=step,
             first_index=first,
-            provider=self._config.provider,
+            provider=self.config.provider,
             out=None if room is None else (room.x_t, room.eps),
         )
 
     def _between(self, times: Times, x0: Tensor, step: int, first: int, room: Room | None) -> Batch:
         """Continuous t: the batch's log-SNRs, sorted, are the schedule in which its formulas are written."""
-        points = times.points(self._stream, step, first, len(x0), self._config.batch_size)
+        points = times.points(self._stream, step, first, len(x0), self.config.batch_size)
         tau, log_snr, weight = times.between(points)
         rising, place = torch.unique(log_snr, return_inverse=True)
         own = schedule_from_log_snr(rising.flip(0))

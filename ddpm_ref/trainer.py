@@ -33,14 +33,15 @@ from ddpm_ref.batches import Batch, Batches, Room
 from ddpm_ref.checkpoint import Checkpoint, check_same_run
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.data import embedded
+from ddpm_ref.images import ImageSet, ahead, checked_parts
 from ddpm_ref.network import NETWORKS
 from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.optimization import gradient_norm, scale_gradients, warmed_up
 from ddpm_ref.reverse import evaluation_mode
 from ddpm_ref.team import Team
 from ddpm_ref.training_loss import Output, example_losses
-from ddpm_ref.training_state import TrainingState, content_hash, new_state, training_dtype
-from ddpm_ref.validation import check_device, check_finite, check_floating
+from ddpm_ref.training_state import TrainingState, content_hash, hash_of, new_state, training_dtype
+from ddpm_ref.validation import check_count, check_device, check_finite, check_floating
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,11 @@ class Step:
 
 
 def train(
-    config: TrainConfig, data: Tensor | None = None, *, resume: Checkpoint | None = None
+    config: TrainConfig,
+    data: Tensor | ImageSet | None = None,
+    *,
+    resume: Checkpoint | None = None,
+    workers: int = 0,
 ) -> Iterator[Step]:
     """Train a network; one `Step` per optimizer step.
 
@@ -98,7 +103,9 @@ def train(
     Args:
         config: the choices.
         data: images `[N, C, H, W]` or vectors `[N, D]`, floating point; None = the embedded data set that `config.data` names.
+            A set of examples that is read as it is needed (`ddpm_ref.images`) serves as well, and gives the same run.
         resume: continue this run up to `config.steps`, bit for bit as if it had not stopped; its state moves on with it.
+        workers: processes that read ahead from a set; they have no influence on the run.
 
     Raises:
         ValueError: images of a wrong shape or not finite, data that are not embedded, a batch that the processes cannot share
@@ -111,14 +118,13 @@ def train(
             "train is called inside torch.inference_mode(), whose tensors take no gradient: call it outside"
         )
     images = embedded(config.data) if data is None else data
-    _check_images(images)
+    check_count("workers", workers, least=0)
+    _check_images(images[:1] if isinstance(images, Tensor) else _first(images))
     team = Team.present()
     _check_shares(config, team)
-    state = _state(config, images, resume)
+    state = _state(config, *_contents(images, workers), resume)
     _check_fits(state)
-    images = images.to(device=config.device, dtype=training_dtype(config))
-    batches = Batches(config, state.schedule, images, history=state.history)
-    return _steps(state, _Share.of(config, team, batches, images))
+    return _steps(state, _Share.of(state, team, images, workers))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,17 +135,53 @@ class _Share:
     batches: Batches
     pieces: tuple[tuple[int, int], ...]
     room: Room | None
+    source: ImageSet | None
+    stream: Iterator[Tensor] | None
 
     @classmethod
-    def of(cls, config: TrainConfig, team: Team, batches: Batches, images: Tensor) -> "_Share":
+    def of(
+        cls, state: TrainingState, team: Team, images: Tensor | ImageSet, workers: int
+    ) -> "_Share":
+        config = state.config
         rows = config.batch_size // team.size // config.accumulation
         begin = team.rank * rows * config.accumulation
         pieces = tuple((begin + rows * k, rows) for k in range(config.accumulation))
-        return cls(team, batches, pieces, Room.of(rows, images))
+        if not isinstance(images, Tensor):
+            many, history = len(images), state.history
+            batches = Batches(config, state.schedule, None, count=many, history=history)
+            numbers = _numbers(batches, pieces, state.step + 1, config.steps)
+            return cls(team, batches, pieces, None, images, ahead(images, numbers, workers))
+        images = images.to(device=config.device, dtype=training_dtype(config))
+        batches = Batches(config, state.schedule, images, history=state.history)
+        return cls(team, batches, pieces, Room.of(rows, images), None, None)
 
     def draw(self, step: int, piece: int) -> Batch:
+        """The next piece: in order where the images are read ahead."""
         first, count = self.pieces[piece]
-        return self.batches.draw(step, first, count, room=self.room)
+        x0 = None if self.stream is None else self._placed(next(self.stream))
+        return self.batches.draw(step, first, count, x0=x0, room=self.room)
+
+    def peek(self, step: int) -> Batch:
+        """The first piece of a step, without moving on."""
+        first, count = self.pieces[0]
+        x0 = None
+        if self.source is not None:
+            numbers = self.batches.indices(step, first, count).tolist()
+            x0 = self._placed(torch.stack([self.source[number] for number in numbers]))
+        return self.batches.draw(step, first, count, x0=x0, room=self.room)
+
+    def _placed(self, x0: Tensor) -> Tensor:
+        config = self.batches.config
+        return x0.to(device=config.device, dtype=training_dtype(config), non_blocking=True)
+
+
+def _numbers(
+    batches: Batches, pieces: tuple[tuple[int, int], ...], step: int, last: int
+) -> Iterator[list[int]]:
+    """Which images each piece of the coming steps needs."""
+    for each in range(step, last + 1):
+        for first, count in pieces:
+            yield batches.indices(each, first, count).tolist()
 
 
 def _steps(state: TrainingState, share: _Share) -> Iterator[Step]:
@@ -175,7 +217,7 @@ def _ready(state: TrainingState, share: _Share) -> tuple[nn.Module, float]:
     compiled = cast(nn.Module, torch.compile(network, dynamic=False))
     kept = [buffer.clone() for buffer in network.buffers()]
     began = time.perf_counter()
-    batch = share.draw(state.step + 1, 0)
+    batch = share.peek(state.step + 1)
     with torch.enable_grad():
         output = _predict(compiled, batch, config, state.step + 1, share.pieces[0][0])
         example_losses(config, state.schedule)(output, batch)[0].mean().backward()
@@ -264,10 +306,33 @@ def _brought(
     return head.tolist(), first.to(losses.dtype), second.to(plain.dtype), steps.long()
 
 
-def _state(config: TrainConfig, images: Tensor, resume: Checkpoint | None) -> TrainingState:
-    digest = content_hash(images)
+def _contents(images: Tensor | ImageSet, workers: int) -> tuple[tuple[int, ...], str]:
+    """(Shape of one example, hash of all); a set is read once from beginning to end for it."""
+    if isinstance(images, Tensor):
+        check_finite(data=images)
+        return tuple(images.shape[1:]), content_hash(images)
+    shape = tuple(images[0].shape)
+    return shape, hash_of((len(images), *shape), checked_parts(images, workers))
+
+
+def _first(images: ImageSet) -> Tensor:
+    """The first example as a batch of one."""
+    if not isinstance(images, ImageSet):
+        raise TypeError(
+            f"data is a {type(images).__name__}; pass a torch.Tensor [N, C, H, W], or a set with a length and items"
+        )
+    if len(images) == 0:
+        raise ValueError("data has no example; pass at least one")
+    example = images[0]
+    check_floating(**{"data[0]": example})
+    return example[None]
+
+
+def _state(
+    config: TrainConfig, shape: tuple[int, ...], digest: str, resume: Checkpoint | None
+) -> TrainingState:
     if resume is None:
-        return new_state(config, tuple(images.shape[1:]), digest)
+        return new_state(config, shape, digest)
     check_same_run(resume.config, config)
     if resume.state.data_sha256 != digest:
         raise ValueError(
@@ -316,4 +381,3 @@ def _check_images(images: Tensor) -> None:
             f"data has shape {list(images.shape)}; pass at least one image, [N, C, H, W], or one vector, [N, D]: "
             "for a single image use data[None]"
         )
-    check_finite(data=images)

@@ -5,6 +5,7 @@ earlier losses, which are.)
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -99,7 +100,12 @@ def new_state(config: TrainConfig, shape: tuple[int, ...], data_sha256: str) -> 
 
 def content_hash(images: Tensor) -> str:
     """SHA-256 of shape and values: equal for equal images, whatever their floating-point dtype and device."""
-    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    for part in images.detach().split(_HASHED_AT_ONCE):
+    return hash_of(tuple(images.shape), images.detach().split(_HASHED_AT_ONCE))
+
+
+def hash_of(shape: tuple[int, ...], parts: Iterable[Tensor]) -> str:
+    """`content_hash` of images that come in parts, cut anywhere."""
+    digest = hashlib.sha256(repr(shape).encode())
+    for part in parts:
         digest.update(part.cpu().double().contiguous().numpy().tobytes())
     return digest.hexdigest()

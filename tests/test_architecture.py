@@ -32,6 +32,7 @@ ORDER = (
     "training_state",
     "checkpoint",
     "team",
+    "images",
     "batches",
     "training_loss",
     "trainer",
