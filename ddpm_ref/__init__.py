@@ -38,9 +38,19 @@ from ddpm_ref.estimator import (
 )
 from ddpm_ref.gaussian import Gaussian, discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample, q_sample_providers
+from ddpm_ref.learned import bound_terms, hybrid_loss, learned_range
 from ddpm_ref.network import MLP, NETWORKS, ArticleDenoiser, DDPMUNet, LowRank, UNet
 from ddpm_ref.noise import NoiseStream, Use
-from ddpm_ref.objective import WEIGHTINGS, Weighting, loss, min_snr, p2, weight
+from ddpm_ref.objective import (
+    TRAINING_WEIGHTINGS,
+    WEIGHTINGS,
+    Weighting,
+    edm,
+    loss,
+    min_snr,
+    p2,
+    weight,
+)
 from ddpm_ref.oracle import (
     EmbeddedOracle,
     EmpiricalOracle,
@@ -59,6 +69,7 @@ from ddpm_ref.schedule import (
     SCHEDULES,
     Schedule,
     cosine_schedule,
+    flow_schedule,
     linear_schedule,
     rescale_to_zero_terminal_snr,
     schedule_from_beta,
@@ -88,6 +99,7 @@ __all__ = [
     "NETWORKS",
     "PARAMETERIZATIONS",
     "SCHEDULES",
+    "TRAINING_WEIGHTINGS",
     "WEIGHTINGS",
     "ArticleDenoiser",
     "DDPMUNet",
@@ -109,15 +121,20 @@ __all__ = [
     "Use",
     "Weighting",
     "best_skip",
+    "bound_terms",
     "conformance",
     "convert",
     "cosine_schedule",
     "crossover",
     "discretized_gaussian_log_likelihood",
+    "edm",
     "elbo",
     "estimate_elbo",
+    "flow_schedule",
     "fused_q_sample",
     "gaussian_kl",
+    "hybrid_loss",
+    "learned_range",
     "linear_schedule",
     "loss",
     "min_snr",

@@ -118,7 +118,8 @@ def checked_parts(images: ImageSet, workers: int = 0) -> Iterator[Tensor]:
     """All examples once, in order and in parts, each finite: one pass over a set before it is trained on."""
     size = len(images)
     rows = [
-        list(range(first, min(first + _READ_AT_ONCE, size))) for first in range(0, size, _READ_AT_ONCE)
+        list(range(first, min(first + _READ_AT_ONCE, size)))
+        for first in range(0, size, _READ_AT_ONCE)
     ]
     for part in ahead(images, rows, workers):
         check_floating(data=part)
