@@ -119,7 +119,7 @@ def train(
         )
     images = embedded(config.data) if data is None else data
     check_count("workers", workers, least=0)
-    _check_images(images[:1] if isinstance(images, Tensor) else _first(images))
+    _check_images(images if isinstance(images, Tensor) else _first(images))
     team = Team.present()
     _check_shares(config, team)
     state = _state(config, *_contents(images, workers), resume)
