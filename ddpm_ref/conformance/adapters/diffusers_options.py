@@ -45,8 +45,8 @@ class AsInstalled(Diffusers):
     table_dtype = torch.float32
 
     def settings(self) -> Sequence[Setting]:
-        """The two named schedules."""
-        return (_LINEAR, Setting("cosine", 1000))
+        """The linear schedule."""
+        return (_LINEAR,)
 
     def kept(self, dtype: torch.dtype) -> torch.dtype:
         """Float32, whatever the samples are."""
