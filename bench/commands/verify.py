@@ -31,6 +31,8 @@ its signatures, the types of its results, settings).
 
   ddpm-bench verify                                     this implementation
   ddpm-bench verify --against diffusers                 a library, with the options that behave differently
+  ddpm-bench verify --against improved-diffusion:PATH   a checkout; also guided-diffusion, DiT, ddpm-torch, pytorch-ddpm,
+                                                        minDiffusion, latent-diffusion, score_sde_pytorch, edm
   ddpm-bench verify --init my_adapter.py                a commented adapter to fill in, then
   ddpm-bench verify --against my_adapter.py:MyDiffusion your own code"""
 
@@ -41,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against",
         action="append",
-        metavar="NAME|FILE.py:CLASS",
-        help="a library, `all`, or a class in a file; may be given several times (default: this implementation)",
+        metavar="NAME|FILE.py:CLASS|REPOSITORY:PATH",
+        help="a library, a repository's checkout, `all`, or a class in a file; may be given several times (default: this implementation)",
     )
     parser.add_argument(
         "--law",

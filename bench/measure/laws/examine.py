@@ -73,13 +73,13 @@ class Examined:
 
 
 def subjects(name: str) -> tuple[Subject, ...]:
-    """What a name stands for: this implementation, a library with its options, or a class in a file.
+    """What a name stands for: this implementation, a library with its options, a repository's checkout, or a class in a file.
 
     Raises:
-        ValueError: unknown name, or a file without such a class.
+        ValueError: unknown name, a file without such a class, or a folder that is not that repository.
         ModuleNotFoundError: the library is not installed.
     """
-    from ddpm_ref.conformance.adapters import PEERS, from_file, implementations
+    from ddpm_ref.conformance.adapters import PEERS, from_file, implementations, repositories
 
     if name == OURS:
         from bench.measure.laws.ours import BenchReference
@@ -89,6 +89,11 @@ def subjects(name: str) -> tuple[Subject, ...]:
         file, _, kind = name.partition(":")
         shown = f"{Path(file).name}:{kind}".rstrip(":")  # a record keeps no paths
         return (Subject(from_file.load(name), shown),)
+    if repositories.is_repository(name):
+        kind, _, path = name.partition(":")
+        found = repositories.implementations(kind, Path(path or kind))
+        licence = repositories.REPOSITORIES[kind].licence
+        return tuple(Subject(each, kind, licence) for each in found)
     built = implementations(name)
     return tuple(Subject(each, name, PEERS[name].licence) for each in built)
 
