@@ -93,7 +93,7 @@ def subjects(name: str) -> tuple[Subject, ...]:
         kind, _, path = name.partition(":")
         found = repositories.implementations(kind, Path(path or kind))
         licence = repositories.REPOSITORIES[kind].licence
-        return tuple(Subject(each, kind, licence) for each in found)
+        return tuple(Subject(each, f"{kind}:PATH", licence) for each in found)
     built = implementations(name)
     return tuple(Subject(each, name, PEERS[name].licence) for each in built)
 
