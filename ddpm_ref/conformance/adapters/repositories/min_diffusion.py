@@ -1,11 +1,12 @@
 r"""cloneofsimo/minDiffusion: `DDPM` and `ddpm_schedules` of `mindiffusion/ddpm.py`.
 
-**Index.** Training draws t = 1 … T, sampling visits T … 1: ours. **Tables** are float32 with T + 1 entries, β_i = β1 + (β2 − β1) i/T for i = 0 … T;
+**Index.** Training draws t = 1 … T, sampling visits T … 1: ours. **Tables** are float32 (float64 inputs meet those that its own code makes with
+float32 read as float64) with T + 1 entries, β_i = β1 + (β2 − β1) i/T for i = 0 … T;
 the adapter states β_1 … β_T of that formula as its setting, the ones that its sampler's steps use.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.adapters.instruments import Recorder, replaced
+from ddpm_ref.conformance.adapters.instruments import Recorder, float64_tables, replaced
 from ddpm_ref.conformance.adapters.repositories.checkout import commit, file_module
 from ddpm_ref.conformance.adapters.repositories.openai import image
 from ddpm_ref.conformance.adapters.repositories.pytorch_ddpm import Drawn
@@ -33,12 +34,15 @@ class MinDiffusion(Implementation):
     """`DDPM` with a stub for its network."""
 
     name = "minDiffusion"
-    dtypes = (torch.float32,)
-    table_dtype = torch.float32
+    dtypes = (torch.float64, torch.float32)
 
     def __init__(self, version: str, module: ModuleType) -> None:
         self.version, self._module = version, module
-        self._tables = lru_cache(maxsize=1)(lambda: module.ddpm_schedules(_FIRST, _LAST, _T))
+
+    def _chain(self, wide: bool) -> tuple[Any, Recorder]:
+        network = Recorder()
+        with float64_tables(self._module) if wide else nullcontext():
+            return self._module.DDPM(network, (_FIRST, _LAST), _T), network
 
     def settings(self) -> Sequence[Setting]:
         """β_1 … β_T as its sampler applies them."""
@@ -47,16 +51,12 @@ class MinDiffusion(Implementation):
 
     def tables(self, setting: Setting) -> Mapping[str, Tensor]:
         """Its tables from index 1."""
-        found = self._tables()
-        return {"beta": 1 - found["alpha_t"][1:], "alpha_bar": found["alphabar_t"][1:]}
-
-    def _chain(self, answer: Tensor | None) -> tuple[Any, Recorder]:
-        network = Recorder(answer)
-        return self._module.DDPM(network, (_FIRST, _LAST), _T), network
+        chain, _ = self._chain(wide=True)
+        return {"beta": 1 - chain.alpha_t[1:], "alpha_bar": chain.alphabar_t[1:]}
 
     def q_sample(self, setting: Setting, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """What `forward` shows to its network."""
-        chain, network = self._chain(None)
+        chain, network = self._chain(x0.dtype == torch.float64)
         with replaced(self._module, "torch", Drawn(t, image(noise))):
             chain(image(x0))
         return network.seen[0].reshape(x0.shape)

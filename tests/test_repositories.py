@@ -1,0 +1,167 @@
+"""Repositories by path: a checkout's own code is called, two of one name do not meet, what is missing is said; findings where checkouts are.
+
+DDPM_BENCH_CHECKOUTS names a folder with clones, each under the repository's own name; without it those tests are skipped.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.__main__ import main
+from ddpm_ref.conformance import Setting
+from ddpm_ref.conformance.adapters.repositories import REPOSITORIES, implementations, is_repository
+from ddpm_ref.conformance.adapters.repositories.checkout import (
+    commit,
+    file_module,
+    first_on_path,
+    package_module,
+    stand_ins,
+)
+
+ROOT = Path(__file__).parents[1]
+CHECKOUTS = os.environ.get("DDPM_BENCH_CHECKOUTS")
+
+
+def checkout(name: str) -> Path:
+    if CHECKOUTS is None:
+        pytest.skip(f"no checkout of {name}: set DDPM_BENCH_CHECKOUTS to a folder of clones")
+    path = Path(CHECKOUTS) / name
+    if not path.is_dir():
+        pytest.skip(f"no checkout of {name}: git clone {REPOSITORIES[name].url} {path}")
+    return path
+
+
+def test_a_reference_is_told_from_files_and_libraries() -> None:
+    assert is_repository("improved-diffusion:/somewhere")
+    assert is_repository("DiT")
+    assert not is_repository("diffusers")
+    assert not is_repository("edm.py:Mine")
+
+
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_a_folder_that_is_none_is_refused_with_the_remedy(name, tmp_path, capsys) -> None:
+    assert main(["verify", "--against", f"{name}:{tmp_path}"]) == 2
+    error = capsys.readouterr().err
+    assert f"git clone {REPOSITORIES[name].url}" in error
+    assert REPOSITORIES[name].file in error
+    assert error.count("\n") == 1
+
+
+MIN_DIFFUSION = """
+import torch
+from torch import nn
+
+
+class DDPM(nn.Module):
+    def __init__(self, network, betas, T):
+        super().__init__()
+        self.network, self.T = network, T
+        for name, table in ddpm_schedules(*betas, T).items():
+            self.register_buffer(name, table)
+
+    def forward(self, x):
+        t = torch.randint(1, self.T + 1, (len(x),))
+        kept = self.alphabar_t[t].view(-1, 1, 1, 1)
+        self.network(kept.sqrt() * x + (1 - kept).sqrt() * torch.randn_like(x), t)
+
+
+def ddpm_schedules(first, last, T):
+    beta = first + (last - first) * torch.arange(T + 1, dtype=torch.float32) / T
+    beta[0] = BETA_0
+    return {"alpha_t": 1 - beta, "alphabar_t": torch.cumprod(1 - beta, 0)}
+"""
+
+
+@pytest.mark.parametrize(("first", "holds"), [("0.0", True), ("first", False)])
+def test_the_adapter_tells_one_factor_of_noise_too_many(tmp_path, first, holds) -> None:
+    """Code of our own with minDiffusion's names: right with β_0 = 0, wrong with β_0 = β_1 as in the repository."""
+    from ddpm_ref.conformance import laws
+
+    folder = tmp_path / "mindiffusion"
+    folder.mkdir()
+    (folder / "ddpm.py").write_text(MIN_DIFFUSION.replace("BETA_0", first))
+    (adapter,) = implementations("minDiffusion", tmp_path)
+    (law,) = (each for each in laws("I1") if each.law.id == "I1-marginal")
+    if holds:
+        law(adapter)
+        return
+    with pytest.raises(AssertionError, match="q_sample"):
+        law(adapter)
+
+
+def test_two_checkouts_of_one_module_name_do_not_meet(tmp_path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "diffusion.py").write_text("from . import part\nNAME = part.NAME\n")
+        (tmp_path / name / "part.py").write_text(f"NAME = {name!r}\n")
+        (tmp_path / name / "__init__.py").write_text(
+            "raise RuntimeError('the package was imported')\n"
+        )
+    found = {
+        n: package_module(tmp_path / n, "diffusion", f"checkout_test_{n}") for n in ("one", "two")
+    }
+    assert [found[n].NAME for n in ("one", "two")] == ["one", "two"]
+    again = package_module(tmp_path / "two", "diffusion", "checkout_test_one")
+    assert again.NAME == "two"
+    assert "diffusion" not in sys.modules
+    module = file_module(tmp_path / "one" / "part.py", "checkout_test_file")
+    assert module.NAME == "one"
+
+
+def test_the_path_and_the_modules_are_as_before(tmp_path) -> None:
+    (tmp_path / "json_of_theirs").mkdir()
+    (tmp_path / "json_of_theirs" / "part.py").write_text(
+        "import absent_package_of_theirs as a\n@a.decorator\ndef f():\n    return 7\nclass N(a.Module):\n    pass\n"
+    )
+    path, names = list(sys.path), set(sys.modules)
+    with stand_ins("absent_package_of_theirs"), first_on_path(tmp_path, "json_of_theirs"):
+        import json_of_theirs.part as part  # type: ignore[import-not-found]
+    assert part.f() == 7
+    assert issubclass(part.N, torch.nn.Module)
+    assert sys.path == path
+    assert set(sys.modules) == names
+    with stand_ins("json"):
+        import json as real
+
+        assert real.dumps([1]) == "[1]"  # what is installed is not stood in for
+
+
+def test_a_folder_without_git_has_an_unknown_commit(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit(tmp_path) == "unknown"
+
+
+# What each finding of docs/what-we-found.md is: (repository, implementation) → laws that fail as bugs.
+BUGS = {
+    "improved-diffusion": {"I8-value", "I8-tails", "I8-sum", "I8-gradient", "I8-decoder"},
+    "minDiffusion": {"I1-marginal", "I15-noise"},
+    "latent-diffusion: parameterization x0": {"I5-weight", "I6-telescope"},
+    "latent-diffusion": set(),
+    "score_sde_pytorch": set(),
+    "pytorch-ddpm: mean_type xstart": {"I3-conversion", "I3-round-trip"},
+    "pytorch-ddpm": set(),
+    "edm": set(),
+}
+"""`precision` is no finding: float32 tables are what they are."""
+
+
+@pytest.mark.parametrize("name", ["minDiffusion", "latent-diffusion", "score_sde_pytorch", "edm"])
+def test_findings_on_a_checkout(name) -> None:
+    from ddpm_ref.conformance import verify
+
+    for adapter in implementations(name, checkout(name)):
+        bugs = {o.law for o in verify(adapter) if o.failed and o.classification == "bug"}
+        assert bugs == BUGS[adapter.name], adapter.name
+
+
+def test_latent_diffusions_weight_on_a_checkout() -> None:
+    """T = 1000 linear, our t = 2: 0.4998 in use, ½(SNR(1) − SNR(2)) = 2726.3 in truth."""
+    _, x0 = implementations("latent-diffusion", checkout("latent-diffusion"))
+    found = x0.weight(Setting("linear", 1000), "elbo", torch.tensor([2]), "x0").item()
+    assert found == pytest.approx(0.4998, abs=1e-3)
+    beta = [1e-4, 1e-4 + 0.0199 / 999]
+    bar = [1 - beta[0], (1 - beta[0]) * (1 - beta[1])]
+    assert (bar[0] / (1 - bar[0]) - bar[1] / (1 - bar[1])) / 2 == pytest.approx(2726.3, abs=0.1)
