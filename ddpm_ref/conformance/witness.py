@@ -32,7 +32,13 @@ def of(case: Case, index: tuple[int, ...]) -> str:
 
 def raised(case: Case, failure: BaseException) -> str:
     """The exception in one line, with what was asked."""
-    return f"{name_of(case)}{of(case, ())} raised {described(failure)}"
+    return f"{name_of(case)}{of(case, ())} raised {described(failure)}{_shapes(case)}"
+
+
+def _shapes(case: Case) -> str:
+    """The shapes of the tensors that it was called with, which is what code for images alone stumbles over."""
+    parts = [f"{k} {list(v.shape)}" for k, v in case.arguments.items() if isinstance(v, Tensor)]
+    return f" with {', '.join(parts)}" if parts else ""
 
 
 def described(failure: BaseException) -> str:
