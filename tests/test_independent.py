@@ -46,7 +46,7 @@ def test_descriptions_say_what_is_wrong() -> None:
 def test_a_law_kills_and_names_a_defect(name: str) -> None:
     law, defect = SAMPLE[name], FROZEN[name]
     reached, about = frozenset(vars(defect.build)), frozenset(defect.cause)
-    found = measure(defect, Baseline({law: reached}, {law: about}, {law: 0.0}, {}))
+    found = measure(defect, Baseline({law: reached}, {law: about}, {law: 0.0}))
     assert found.killed
     assert found.named
 
@@ -66,9 +66,9 @@ def test_plain_right_code_has_no_bug(kind: type[Implementation]) -> None:
 
 
 def test_notes_are_read_back_unless_the_laws_have_changed(tmp_path, monkeypatch) -> None:
-    known = Baseline({"I1": frozenset({"q_sample"})}, {"I1": frozenset({"ema"})}, {"I1": 0.5}, {})
+    known = Baseline({"I1": frozenset({"q_sample"})}, {"I1": frozenset({"ema"})}, {"I1": 0.5})
     row = Found(
-        "a", "crafty", ("ema",), "words", True, True, False, ("bug",), {"I1 float64": "ema"}
+        "a", "crafty", ("ema",), "words", True, True, False, ("bug",), {"I1 float64": "ema"}, {}
     )
     first = Notes(tmp_path / "notes.jsonl")
     first.keep_baseline(known)

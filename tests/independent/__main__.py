@@ -80,7 +80,7 @@ def main() -> int:
             found[name] = notes.keep(name, row)
             count = f"{len(found)}/{len(chosen)}"
             print(f"{count} {name}: {_said(row)} ({seconds:.0f} s)", file=sys.stderr, flush=True)
-    result = summary([found[name] for name in chosen], known)
+    result = summary([found[name] for name in chosen])
     print("\n".join(lines(result)))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")

@@ -42,7 +42,7 @@ class Notes:
             sets = (
                 {k: frozenset(v) for k, v in given[key].items()} for key in ("reached", "about")
             )
-            self.baseline = Baseline(*sets, given["seconds"], given["failing"])
+            self.baseline = Baseline(*sets, given["seconds"])
             return
         row = line["row"]
         self.found[line["name"]] = Found(
@@ -60,7 +60,7 @@ class Notes:
             key: {k: sorted(v) for k, v in getattr(known, key).items()}
             for key in ("reached", "about")
         }
-        self._write({"baseline": {**sets, "seconds": known.seconds, "failing": known.failing}})
+        self._write({"baseline": {**sets, "seconds": known.seconds}})
         return known
 
     def keep(self, name: str, row: Found) -> Found:
