@@ -6,6 +6,7 @@ Where `torch.distributed` is not initialized there is one process, and everythin
 computed for a row depends on its global index alone (`NoiseStream`), so that p processes together have the rows of one.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -63,6 +64,16 @@ class Team:
         place = self.rank if rank is None else rank
         first, last = rows * place // self.size, rows * (place + 1) // self.size
         return first, last - first
+
+    def over(self, rows: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """`evaluate(rows, 0)` with the work shared: each process evaluates its rows, and all have the result.
+
+        Args:
+            rows: `[n, *dims]`, equal on every process.
+            evaluate: (some neighbouring rows, the number of the first) → one result per row `[b, *dims]`.
+        """
+        first, count = self.share(len(rows))
+        return self.assemble(evaluate(rows[first : first + count], first), len(rows))
 
     def assemble(self, mine: Tensor, rows: int) -> Tensor:
         """All rows `[rows, *dims]` on every process, from everybody's share of them.

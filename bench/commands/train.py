@@ -103,9 +103,8 @@ def _outcome(plan: "Plan", last: "Step | None") -> str:
         return f"the run in {plan.out} has its {saved_steps(plan.checkpoint)} steps already; --steps N with a larger N continues it"
     if last.diverged:
         return f"diverged at step {last.step}: loss {last.loss}, gradient norm {last.gradient_norm}"
-    return (
-        f"{last.step} steps, loss {last.loss:.4f}; checkpoint, log and pictures are in {plan.out}"
-    )
+    apart = f" (compiling took {last.compile_seconds:.1f} s)" if last.compile_seconds else ""
+    return f"{last.step} steps, loss {last.loss:.4f}{apart}; checkpoint, log and pictures are in {plan.out}"
 
 
 def _config(arguments: argparse.Namespace, out: Path) -> "TrainConfig":

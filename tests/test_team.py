@@ -1,0 +1,76 @@
+"""Shares cover all rows once, and what several processes compute of them is what one computes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import distributed
+
+from ddpm_ref.network import UNet, initialize
+from ddpm_ref.noise import NoiseStream
+from ddpm_ref.sampler import sample
+from ddpm_ref.schedule import linear_schedule
+from ddpm_ref.team import Team
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 64, 97])
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+def test_shares_are_neighbours_without_gap_overlap_or_padding(rows, size):
+    shares = [Team(rank, size).share(rows) for rank in range(size)]
+    covered = [row for first, count in shares for row in range(first, first + count)]
+    assert covered == list(range(rows))
+    counts = [count for _, count in shares]
+    assert max(counts) - min(counts) <= 1
+    assert Team(0, size).share(rows, size - 1) == shares[-1]
+
+
+def test_a_share_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="rank 1 has 3 of 5 rows, its share is 2"):
+        Team(1, 3).assemble(torch.zeros(3), 5)
+
+
+WORKER = """
+import sys, torch
+from torch import distributed as dist
+from tests.test_team import computed
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=sys.argv[1], rank=1, world_size=2)
+torch.save(computed(), sys.argv[2])
+dist.destroy_process_group()
+"""
+
+
+def computed() -> dict[str, torch.Tensor]:
+    """Seven samples, and a number for each of seven rows: shares of three and four."""
+    team, schedule = Team.present(), linear_schedule(5)
+    network = UNet(1, base=4, multipliers=(1,), attention=(), steps=5).double()
+    initialize(network, NoiseStream(3))
+
+    def draw(rows: torch.Tensor, first: int) -> torch.Tensor:
+        shape = (len(rows), 1, 4, 4)
+        return sample(network, shape, schedule, parameterization="eps", seed=2, first_index=first)
+
+    rows = torch.arange(7.0)
+    return {
+        "samples": team.over(rows, draw),
+        "squares": team.over(rows, lambda part, first: part**2),
+    }
+
+
+def test_two_processes_have_the_rows_of_one(tmp_path):
+    alone = computed()
+    assert torch.equal(alone["squares"], torch.arange(7.0) ** 2)
+    meeting = f"file://{tmp_path}/meeting"
+    other = subprocess.Popen([sys.executable, "-c", WORKER, meeting, str(tmp_path / "other.pt")])
+    distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=2)
+    try:
+        together = computed()
+        assert other.wait(timeout=120) == 0
+    finally:
+        other.kill()
+        distributed.destroy_process_group()
+    theirs = torch.load(tmp_path / "other.pt")
+    for name, values in alone.items():
+        torch.testing.assert_close(together[name], values, rtol=1e-12, atol=1e-12)
+        assert torch.equal(theirs[name], together[name])
