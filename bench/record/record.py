@@ -36,6 +36,7 @@ Json = Any
 
 SCHEMA = "ddpm-bench.record/1"
 _HASH_KEY = "sha256"
+_LARGEST = 1 << 63
 
 
 class RecordError(UsageError):
@@ -148,9 +149,13 @@ def checked_json(value: Json, where: str = "value") -> Json:
     Raises:
         ValueError, TypeError: see `new_record`; the message names the place.
     """
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(value, where)
     if isinstance(value, int):
+        if not -_LARGEST <= value <= _LARGEST:
+            raise ValueError(f"{where} is an integer beyond ±2**63")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
@@ -202,8 +207,10 @@ def load(path: str | os.PathLike[str]) -> Record:
         raise RecordError(f"{name} {_what_it_is(content)}")
     stated = content.pop(_HASH_KEY, None)
     try:
+        checked_json(content, "the record")
+        _check_types(content)
         record = Record(**{**content, "seeds": tuple(content["seeds"])})
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, ValueError, RecursionError) as error:
         raise RecordError(f"{name} is not a record: {error}; measure again") from error
     if stated != record.sha256:
         raise RecordError(
@@ -227,7 +234,10 @@ def _what_it_is(content: Mapping[str, Json]) -> str:
 
 def _read(path: Path) -> dict[str, Json]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite_float)
+    except RecursionError as error:
+        raise RecordError(f"{path.name} is not a record: it is nested too deeply") from error
     except OSError as error:
         raise RecordError(f"cannot read {path.name}: {error.strerror}") from error
     except ValueError as error:
@@ -235,6 +245,36 @@ def _read(path: Path) -> dict[str, Json]:
     if not isinstance(content, dict):
         raise RecordError(f"{path.name} is not a record: its outermost value is not an object")
     return content
+
+
+_TYPES = {
+    "kind": str,
+    "protocol": dict,
+    "data": dict | None,
+    "seeds": list,
+    "samples": dict,
+    "results": dict,
+    "environment": dict,
+    "created": str,
+}
+
+
+def _check_types(content: Mapping[str, Json]) -> None:
+    """Each entry of a record is of its type, so that no reader of it stumbles later."""
+    for entry, wanted in _TYPES.items():
+        if not isinstance(content[entry], wanted):
+            raise TypeError(f"{entry} is a {type(content[entry]).__name__}")
+    for seed in content["seeds"]:
+        if not isinstance(seed, int) or isinstance(seed, bool):
+            raise TypeError(f"seeds hold {seed!r}, which is not a whole number")
+
+
+def _finite_float(text: str) -> float:
+    """1e999 is JSON and no float64: Python would read infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is beyond the range of float64")
+    return value
 
 
 def _refuse(constant: str) -> None:
@@ -255,4 +295,12 @@ def _canonical(content: Mapping[str, Json]) -> str:
 def _key(key: object, where: str) -> str:
     if not isinstance(key, str):
         raise TypeError(f"{where} has the key {key!r}: JSON keys are strings; use str(…)")
-    return key
+    return _text(key, where)
+
+
+def _text(value: str, where: str) -> str:
+    if not value.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(
+            f"{where!a} holds half of a surrogate pair, which no text file can: use text that encodes as UTF-8"
+        )
+    return value

@@ -36,7 +36,13 @@ from torch import Tensor
 from ddpm_ref.kernels.providers import PROVIDERS, checked_provider, fast_normal, formed, unavailable
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.schedule import Schedule, check_schedule
-from ddpm_ref.validation import check_batched, check_floating, check_same_shape, check_steps
+from ddpm_ref.validation import (
+    check_batched,
+    check_floating,
+    check_same_shape,
+    check_steps,
+    check_whole,
+)
 
 __all__ = ["fast_normal", "fused_q_sample", "q_sample", "q_sample_providers"]
 
@@ -78,6 +84,7 @@ def fused_q_sample(
         raise TypeError(
             f"stream = {stream!r} is a {type(stream).__name__}; pass ddpm_ref.NoiseStream(seed)"
         )
+    step, first_index = check_whole("step", step), check_whole("first_index", first_index)
     check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     if t.device != x0.device:

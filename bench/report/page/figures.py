@@ -122,6 +122,7 @@ def _style(salt: str) -> Any:
         "svg.fonttype": "none",
         "svg.hashsalt": salt,
         "text.color": INK,
+        "text.parse_math": False,  # names from records may hold a $
         "xtick.color": MUTED,
         "xtick.labelcolor": INK,
         "xtick.labelsize": 9,
