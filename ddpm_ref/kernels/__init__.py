@@ -84,7 +84,8 @@ def fused_q_sample(
         raise TypeError(
             f"stream = {stream!r} is a {type(stream).__name__}; pass ddpm_ref.NoiseStream(seed)"
         )
-    step, first_index = check_whole("step", step), check_whole("first_index", first_index)
+    if not torch.compiler.is_compiling():  # where they are symbols
+        step, first_index = check_whole("step", step), check_whole("first_index", first_index)
     check_schedule(schedule)
     check_steps(t, schedule.T, x0.shape[0])
     if t.device != x0.device:
