@@ -13,7 +13,6 @@ such line and are loaded as they are, with a warning that nothing could be check
 import dataclasses
 import hashlib
 import os
-import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +111,13 @@ def load_checkpoint(
         )
     if device is not None:
         config = dataclasses.replace(config, device=device)
+    try:
+        return Checkpoint(_restored(config, payload))
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+        raise _not_whole(path, error) from error
+
+
+def _restored(config: TrainConfig, payload: dict[str, Any]) -> TrainingState:
     state = new_state(config, tuple(payload["shape"]), payload["data_sha256"])
     state.network.load_state_dict(payload["network"])
     state.ema.load_state_dict(payload["ema"])
@@ -123,7 +129,18 @@ def load_checkpoint(
     if state.history is not None:
         state.history.losses, state.history.seen = payload["history"]
     state.step = payload["step"]
-    return Checkpoint(state)
+    return state
+
+
+def _not_whole(path: str | os.PathLike[str], error: Exception) -> Exception:
+    """The error for a file that cannot be read as a checkpoint; lack of memory is not the file's fault."""
+    cause = str(error).partition("\n")[0] or type(error).__name__
+    if isinstance(error, MemoryError) or "allocate memory" in cause or "out of memory" in cause:
+        return MemoryError(f"{os.fspath(path)!r} does not fit into memory ({cause})")
+    return ValueError(
+        f"{os.fspath(path)!r} is not a checkpoint ({type(error).__name__} on reading it: {cause}): "
+        "pass a file that save_checkpoint (or `ddpm-bench train`) wrote"
+    )
 
 
 def saved_steps(path: str | os.PathLike[str]) -> int:
@@ -207,21 +224,22 @@ def _check_seal(path: str | os.PathLike[str]) -> bool:
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    if os.path.isdir(path):
+        raise ValueError(f"{os.fspath(path)!r} is a folder: pass the checkpoint.pt in it")
     sealed = _check_seal(path)
     try:
         payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{os.fspath(path)!r} is not a checkpoint ({type(error).__name__} on reading it): "
-            "pass a file that save_checkpoint (or `ddpm-bench train`) wrote"
-        ) from error
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # what damaged bytes make torch raise is listed nowhere
+        raise _not_whole(path, error) from error
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise ValueError(
             f"{os.fspath(path)!r} holds no {FORMAT}; for another library's model pass a model function instead"
         )
-    if payload["version"] not in (1, VERSION):
+    if payload.get("version") not in (1, VERSION):
         raise ValueError(
-            f"{os.fspath(path)!r} has checkpoint version {payload['version']}, this release reads 1 and {VERSION}: "
+            f"{os.fspath(path)!r} has checkpoint version {payload.get('version')}, this release reads 1 and {VERSION}: "
             "load it with the release that wrote it"
         )
     if payload["version"] == VERSION and not sealed:
