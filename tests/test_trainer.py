@@ -212,9 +212,9 @@ sys.exit("something keeps the process group, and its threads, alive" if group() 
 
 
 def test_two_processes_train_like_one(tmp_path):
-    """Rank 0 is this process, rank 1 another; both see the whole batch's losses."""
-    config = changed(precision="float64", steps=6)
-    alone = list(train(config, images()))
+    """Rank 0 is this process, rank 1 another, each with three parts of its half; both see the whole batch's losses."""
+    alone = list(train(changed(precision="float64", steps=6), images()))
+    config = changed(precision="float64", steps=6, accumulation=3)
     meeting = f"file://{tmp_path}/meeting"
     other = subprocess.Popen(
         [sys.executable, "-c", WORKER, meeting, config.to_toml()], stdout=subprocess.PIPE, text=True
@@ -224,6 +224,10 @@ def test_two_processes_train_like_one(tmp_path):
         together = list(train(config, images()))
         with pytest.raises(ValueError, match="batch_size = 7 cannot be shared by 2 processes"):
             train(changed(batch_size=7), images())
+        with pytest.raises(
+            ValueError, match="2 processes in accumulation = 2 parts each.*multiple of 4"
+        ):
+            train(changed(accumulation=2), images())
         said, _ = other.communicate(timeout=120)
     finally:
         other.kill()
