@@ -6,6 +6,7 @@ import sys
 import types
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -26,7 +27,7 @@ from bench.report.page.blocks import (
     Section,
     Table,
 )
-from bench.report.page.document import MOST
+from bench.report.page.document import KINDS, MOST
 from bench.report.page.figures import svg, unmarked
 from bench.report.page.markdown import text
 
@@ -161,6 +162,18 @@ def test_a_kind_that_no_part_shows_is_named() -> None:
     assert build([record]).left_out == (
         (record.name, "no part of this report shows the kind 'weather'"),
     )
+
+
+def test_every_kind_that_a_part_picks_is_known() -> None:
+    """A kind that is missing here would be shown and called unknown."""
+    folder = Path(claims.__file__).parent
+    picked = {
+        kind
+        for path in folder.rglob("*.py")
+        for kind in re.findall(r"\.kind [!=]= \"([\w-]+)\"", path.read_text(encoding="utf-8"))
+    }
+    assert picked
+    assert picked <= set(KINDS)
 
 
 def test_a_bad_file_in_a_folder_costs_no_other(tmp_path, capsys) -> None:

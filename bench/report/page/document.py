@@ -178,8 +178,7 @@ def build(
 
 KINDS = (
     *("verify", "throughput", "throughput-contest", "training-contest", "gpu-visit", "noise"),
-    *("study", "bound"),
-    *("estimator", "mutation", "run"),
+    *("study", "bound", "estimator", "capacity", "loss", "optimal-loss", "mutation", "run"),
 )
 """The kinds of record that some part shows."""
 
