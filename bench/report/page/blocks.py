@@ -78,6 +78,7 @@ class Table:
 
     Raises:
         ValueError: a row is longer or shorter than the header.
+        TypeError: a cell is neither a text nor a `Cell`, as a damaged record may make it.
     """
 
     header: Sequence[str]
@@ -91,6 +92,9 @@ class Table:
                     f"a row of {len(row)} cells under a header of {len(self.header)}: {row!r}; "
                     "give one cell per column"
                 )
+            for cell in row:
+                if not isinstance(plain(cell) if isinstance(cell, Cell) else cell, str):
+                    raise TypeError(f"the cell {cell!r} is not a text; give a string or a Cell")
 
     @property
     def upright(self) -> "Table":

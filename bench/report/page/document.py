@@ -12,7 +12,7 @@ figure that cannot be drawn, costs its own section only.
 
 import importlib
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -145,35 +145,69 @@ def build(
     Raises:
         ValueError: two figures of different parts have one name.
     """
-    from bench.report import claims, environment, reproduce, title
+    from bench.report import environment, reproduce
 
     unique = {record.sha256: record for record in records}
-    ordered = tuple(
-        sorted(merged(list(unique.values())), key=lambda r: (r.created, r.kind, r.sha256))
-    )
+    ordered = tuple(sorted(_whole(list(unique.values())), key=_age))
     attempts = [attempt for name in parts for attempt in _attempts(name, ordered)]
-    present = [attempt.section for attempt in attempts]
-    rows = claims.ranked(
-        [*(row for section in present for row in section.claims), *claims_of(ordered)]
-    )
-    left_out = [*unread, *(entry for section in present for entry in section.left_out)]
+    rows, settled = _claims(attempts, ordered)
+    left_out = [*unread, *(entry for a in attempts for entry in a.section.left_out)]
     left_out += [
         (r.name, f"no part of this report shows the kind {r.kind!r}") for r in _foreign(ordered)
     ]
-    told = [section for section in (claims.section(rows), environment.section(ordered)) if section]
-    closing = reproduce.section(ordered, left_out)
+    closing = [
+        _guarded("environment", "Environment", lambda: environment.section(ordered)),
+        _guarded("reproduce", "How to reproduce", lambda: reproduce.section(ordered, left_out)),
+    ]
+    every = [attempt for attempt in (settled, *attempts, *closing) if attempt is not None]
     return Report(
-        title=title.title(ordered),
-        subtitle=title.subtitle(ordered),
+        **_heading(ordered),
         front=_front(attempts, rows),
-        verdict=_verdict(attempts),
-        sections=(*told[:-1], *present, told[-1], closing),
+        verdict=_verdict(every),
+        sections=tuple(attempt.section for attempt in every),
         claims=rows,
         records=ordered,
-        drawings=_merged([*(a.drawings for a in attempts), *map(_drawn, told)]),
+        drawings=_merged(attempt.drawings for attempt in every),
         left_out=tuple(left_out),
-        broken=tuple(attempt.reason for attempt in attempts if attempt.reason),
+        broken=tuple(attempt.reason for attempt in every if attempt.reason),
     )
+
+
+def _age(record: Record) -> tuple[str, str, str]:
+    return str(record.created), str(record.kind), record.sha256
+
+
+def _whole(records: list[Record]) -> list[Record]:
+    """The records with the shards of one study put together; where a damaged one forbids that, all as they are."""
+    try:
+        return merged(records)
+    except (LookupError, TypeError, AttributeError, ValueError):
+        return records
+
+
+def _heading(records: Sequence[Record]) -> dict[str, str]:
+    """Title and subtitle; a record with a damaged environment costs the subtitle."""
+    from bench.report import title
+
+    try:
+        subtitle = title.subtitle(records)
+    except Exception as error:
+        subtitle = f"What was measured where cannot be said: {_reason(error)}"
+    return {"title": title.title(records), "subtitle": subtitle}
+
+
+def _claims(
+    attempts: Sequence["_Attempt"], records: Sequence[Record]
+) -> "tuple[tuple[Mapping[str, Any], ...], _Attempt | None]":
+    """Every claim, the most decisive first, and their section; where settling one raises, none and the reason."""
+    from bench.report import claims
+
+    told = [row for attempt in attempts for row in attempt.section.claims]
+    try:
+        rows = claims.ranked([*told, *claims_of(records)])
+    except Exception as error:
+        return (), _broken("claims", "Claims", error)
+    return rows, _guarded("claims", "Claims", lambda: claims.section(rows))
 
 
 KINDS = (
@@ -240,15 +274,24 @@ def _attempt(
     name: str, part: Part, records: Sequence[Record], label: str, index: int
 ) -> _Attempt | None:
     """A part's section with its figures drawn; where that raises, a section that says so, and the reason."""
-    try:
+    title = name.capitalize() if not label else f"{name.capitalize()}: {label}"
+
+    def make() -> Section | None:
         section = part.section(records)
+        return None if section is None else _named(section, label, index)
+
+    return _guarded(name, title, make)
+
+
+def _guarded(name: str, title: str, make: Callable[[], Section | None]) -> _Attempt | None:
+    """The section that `make` gives, with its figures drawn; where that raises, one that says so under `title`."""
+    try:
+        section = make()
         if section is None:
             return None
-        section = _named(section, label, index)
         checked_json(section.data, f"section {section.key}")
         return _Attempt(name, section, _drawn(section))
     except Exception as error:
-        title = name.capitalize() if not label else f"{name.capitalize()}: {label}"
         return _broken(name, title, error)
 
 
