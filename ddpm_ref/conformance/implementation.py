@@ -152,6 +152,8 @@ class Implementation:
     """Schedules that `settings()` has by name exist at every T; rescaled or respaced, where it has one that is."""
     own_schedules: bool = False
     """Any `Setting` with `beta` or `log_snr` is accepted, and not only those of `settings()`."""
+    other_parameters: bool = False
+    """Schedules and weightings exist with other constants: `Setting.parameters`, and `p2(k=2, gamma=0.5)` or `min_snr(gamma=1)` as a weighting."""
     calls_a_step: int = 1
     """How often `bound` and `sample` call the model at each step."""
     conventions: tuple[Convention, ...] = ()
@@ -391,7 +393,45 @@ class Implementation:
         """A whole chain from N(0, I) to data, no clipping, η = 0 for `ddim`."""
         raise self._missing("sampler")
 
+    def ancestral_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        variance: str,
+    ) -> Tensor:
+        """One ancestral step with the variance of `reverse_variance`: c_0 x̂_0 + c_t x_t + σ_t z; no noise at t = 1."""
+        raise self._missing("ancestral step with a choice of variance")
+
+    def chain_in(
+        self, setting: Setting, model: Model, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        """A whole DDIM chain (η = 0) of a model that says x_0 and works in that dtype, bf16 for instance."""
+        raise self._missing("chain in another dtype")
+
+    def mean_bound(
+        self, setting: Setting, model: Model, x0: Tensor, variance: str, draws: int
+    ) -> Bound:
+        """`bound` of a model that says x_0, Gaussian decoder, each term the mean over that many independent draws of noise."""
+        raise self._missing("bound with several draws")
+
+    def bound_estimate(
+        self, setting: Setting, model: Model, data: Tensor, evaluations: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """(estimate, standard error) of the mean over data of the bound of such a model, in nats per dim, from a budget of network outputs."""
+        raise self._missing("estimate of the bound from a budget")
+
     # ---------------------------------------------------------------- training
+
+    def trained(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Trains a small network with an average of its weights: one weight after each step, `[N]`, and its average then, `[N]`.
+
+        The average follows at step k with decay k/(k + 9), up to a ceiling that N does not reach.
+        """
+        raise self._missing("training with an average")
 
     def noise(self, shape: tuple[int, ...], seed: int, step: int, first_index: int) -> Tensor:
         """Standard normal noise `[B, *dims]` in float32 for samples first_index … of one step, reproducible from its arguments."""

@@ -3,6 +3,7 @@
 `Reference` is also what the mutants override, one method at a time.
 """
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from ddpm_ref import __version__
+from ddpm_ref.config import TrainConfig
 from ddpm_ref.conformance.implementation import Bound, Implementation, Model, NotOffered, Posterior
 from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.elbo import elbo
+from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample
 from ddpm_ref.learned import hybrid_loss, learned_range
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.objective import loss, weight
+from ddpm_ref.objective import Weighting, loss, min_snr, p2, weight
 from ddpm_ref.optimization import averaged_model, ema_decay
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle, rank_limited_excess
 from ddpm_ref.parameterization import convert, target
@@ -34,6 +37,7 @@ from ddpm_ref.schedule import (
 )
 from ddpm_ref.terms import ElboTerms, prior_kl
 from ddpm_ref.times import make_times
+from ddpm_ref.trainer import train
 
 
 @lru_cache(maxsize=64)
@@ -44,7 +48,7 @@ def schedule_of(setting: Setting) -> Schedule:
     elif setting.beta is not None:
         schedule = schedule_from_beta(setting.beta)
     elif setting.name in SCHEDULES:
-        schedule = SCHEDULES[setting.name](setting.T)
+        schedule = SCHEDULES[setting.name](setting.T, **dict(setting.parameters))
     else:
         raise NotOffered(f"no schedule named {setting.name!r}")
     schedule = rescale_to_zero_terminal_snr(schedule) if setting.zero_terminal_snr else schedule
@@ -56,7 +60,7 @@ class Reference(Implementation):
 
     name = "ddpm_ref"
     version = __version__
-    other_lengths = own_schedules = True
+    other_lengths = own_schedules = other_parameters = True
 
     def schedule(self, setting: Setting) -> Schedule:
         """The schedule that every method uses: the one place where a mutant exchanges it."""
@@ -108,7 +112,9 @@ class Reference(Implementation):
 
     def weight(self, setting: Setting, weighting: str, t: Tensor, parameterization: str) -> Tensor:
         """`ddpm_ref.weight`."""
-        return weight(weighting, t, self.schedule(setting), parameterization=parameterization)
+        return weight(
+            _weighting(weighting), t, self.schedule(setting), parameterization=parameterization
+        )
 
     def loss(
         self,
@@ -128,7 +134,7 @@ class Reference(Implementation):
             t,
             self.schedule(setting),
             parameterization=parameterization,
-            weighting=weighting,
+            weighting=_weighting(weighting),
         )
 
     def hybrid_loss(self, setting: Setting, simple: Tensor, bound_term: Tensor) -> Tensor:
@@ -288,6 +294,82 @@ class Reference(Implementation):
             model, shape, self.schedule(setting), parameterization=parameterization, sampler=sampler
         )
 
+    def ancestral_step(
+        self,
+        setting: Setting,
+        prediction: Tensor,
+        x_t: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        parameterization: str,
+        variance: str,
+    ) -> Tensor:
+        """`ddpm_ref.sampler.step` with a variance; a state is float32 or wider."""
+        wide = compute_dtype(x_t.dtype)
+        reached = step(
+            prediction.to(wide),
+            x_t.to(wide),
+            t,
+            self.schedule(setting),
+            parameterization=parameterization,
+            rule=SamplerRule("ddpm", variance=variance),
+        )
+        state = reached.mean + torch.exp(0.5 * reached.log_var) * noise.to(wide)
+        return state.to(x_t.dtype)
+
+    def chain_in(
+        self, setting: Setting, model: Model, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        """`ddpm_ref.sample` with that dtype."""
+        return sample(
+            model, shape, self.schedule(setting), parameterization="x0", sampler="ddim", dtype=dtype
+        )
+
+    def mean_bound(
+        self, setting: Setting, model: Model, x0: Tensor, variance: str, draws: int
+    ) -> Bound:
+        """`ddpm_ref.elbo` with `draws`."""
+        return _terms(
+            elbo(
+                model,
+                x0,
+                self.schedule(setting),
+                parameterization="x0",
+                variance=variance,
+                decoder="gaussian",
+                draws=draws,
+            )
+        )
+
+    def bound_estimate(
+        self, setting: Setting, model: Model, data: Tensor, evaluations: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """`ddpm_ref.estimate_elbo`, whose bits are ln 2 nats."""
+        found = estimate_elbo(
+            model,
+            data,
+            self.schedule(setting),
+            evaluations=evaluations,
+            parameterization="x0",
+            decoder="gaussian",
+            seed=seed,
+        )
+        bits = torch.tensor([found.bits_per_dim, found.stderr], dtype=torch.float64)
+        value, error = bits * math.log(2)
+        return value, error
+
+    def trained(self, steps: int) -> tuple[Tensor, Tensor]:
+        """`ddpm_ref.train` on noise images; the weight is the first of the network's largest parameter."""
+        config = TrainConfig(T=7, batch_size=4, steps=steps, warmup_steps=1)
+        images = NoiseStream(0).normal((8, 1, 8, 8), step=0).clamp(-1, 1)
+        weights: list[Tensor] = []
+        averages: list[Tensor] = []
+        for done in train(config, images):
+            for kept, network in ((weights, done.network), (averages, done.ema)):
+                largest = max(network.parameters(), key=torch.numel)
+                kept.append(largest.detach().flatten()[0].double().clone())
+        return torch.stack(weights), torch.stack(averages)
+
     def noise(self, shape: tuple[int, ...], seed: int, step: int, first_index: int) -> Tensor:
         """`NoiseStream.normal`."""
         return NoiseStream(seed).normal(shape, step=step, first_index=first_index)
@@ -301,6 +383,17 @@ class Reference(Implementation):
     def ema(self, values: Tensor, decay: float) -> Tensor:
         """The trainer's average once its warm-up is over, which the first value is held for."""
         return _averages(values, decay)
+
+
+_OTHER_WEIGHTINGS: dict[str, Weighting] = {
+    "min_snr(gamma=1)": min_snr(1.0),
+    "p2(k=2, gamma=0.5)": p2(2.0, 0.5),
+    "p2(k=0.5, gamma=2)": p2(0.5, 2.0),
+}
+
+
+def _weighting(name: str) -> str | Weighting:
+    return _OTHER_WEIGHTINGS.get(name, name)
 
 
 def _averages(values: Tensor, decay: float) -> Tensor:

@@ -17,6 +17,7 @@ class Setting:
         timesteps: respaced to these steps (1-based, increasing; a "leading" spacing does not visit T), or all of them.
         beta: β_1 … β_T of a schedule without a known name.
         log_snr: λ_1 … λ_T of a schedule without a known name.
+        parameters: constants of a named schedule other than its default ones, (("tau", 0.5),).
     """
 
     name: str
@@ -25,6 +26,7 @@ class Setting:
     timesteps: tuple[int, ...] | None = None
     beta: tuple[float, ...] | None = None
     log_snr: tuple[float, ...] | None = None
+    parameters: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         """A setting that contradicts itself would be charged to the code under test.
@@ -77,8 +79,9 @@ class Setting:
 
     def __str__(self) -> str:
         zero = ", zero terminal SNR" if self.zero_terminal_snr else ""
+        constants = "".join(f", {name} = {value:g}" for name, value in self.parameters)
         chosen = "" if self.timesteps is None else f", respaced to {self.steps} steps"
-        return f"{self.name} T={self.T}{zero}{chosen}"
+        return f"{self.name} T={self.T}{constants}{zero}{chosen}"
 
 
 STANDARD_SETTINGS = (

@@ -46,7 +46,7 @@ def value(name: str, part: str = "", only: Chosen = lambda options: True) -> Che
 
     def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
         for setting, known, whole in _asked(method, implementation, dtype):
-            for options in filter(only, method.options()):
+            for options in filter(only, method.offered(implementation)):
                 for shape, t in batches(method, known, options, whole=whole):
                     yield value_case(
                         implementation, method, setting, known, options, shape, t, dtype, part
@@ -73,7 +73,7 @@ def gradient(*names: str) -> Check:
         for method in map(METHODS.__getitem__, names):
             own = settings_asked(implementation, other=False) if method.setting else [(None, None)]
             for setting, known in own:
-                for options in method.options():
+                for options in method.offered(implementation):
                     for shape, t in gradient_batches(method, known, options):
                         for name in method.operands:
                             yield gradient_case(

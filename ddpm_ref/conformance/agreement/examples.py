@@ -8,7 +8,7 @@ import torch
 from ddpm_ref.conformance.agreement.cases import arranged, operand
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
 from ddpm_ref.conformance.lawbook.law import draw
-from ddpm_ref.conformance.lawbook.truth import Truth
+from ddpm_ref.conformance.lawbook.truth import OTHER_WEIGHTS_IN_X0, Truth
 from ddpm_ref.conformance.setting import Setting
 
 SHARED = ("mean", "covariance", "weights", "means", "covariances", "data")
@@ -22,7 +22,7 @@ def calls(
 ) -> Iterator[Call]:
     """One call of every method that takes a batch, in each option (or the last of them alone), at steps where it is defined."""
     for method in METHODS.values():
-        options = list(method.options())
+        options = [o for o in method.options() if o.get("weighting") not in OTHER_WEIGHTS_IN_X0]
         for chosen in options if every else options[-1:]:
             steps = _steps(method, known, chosen, batch)
             if steps:

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
-from ddpm_ref.conformance.agreement.bounded import Bounded, exp, log, sqrt
+from ddpm_ref.conformance.agreement.bounded import Bounded, either, exp, log, sqrt
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.truth import (
     MP,
+    OTHER_WEIGHTS_IN_X0,
     PARAMETERIZATIONS,
     VARIANCES,
     WEIGHTINGS,
@@ -84,6 +86,13 @@ class Method:
             return self.slopes(row, x, options)[operand] * x["cotangent"]
         alone = {name: x["cotangent"] if name == operand else 0 * v for name, v in x.items()}
         return self.answer(row, alone, options)[self.derived]
+
+    def offered(self, implementation: Implementation) -> Iterator[Options]:
+        """The options that the implementation declares to have."""
+        for options in self.options():
+            other = options.get("weighting") in OTHER_WEIGHTS_IN_X0
+            if implementation.other_parameters or not other:
+                yield options
 
 
 METHODS: dict[str, Method] = {}
@@ -213,7 +222,9 @@ def _finite_weight(r: Row, o: Options) -> bool:
     return o["parameterization"] not in ("eps", "score") or bool(r.alpha_bar > 0)
 
 
-_WEIGHTED = _named(parameterization=PARAMETERIZATIONS, weighting=WEIGHTINGS)
+_WEIGHTED = _named(
+    parameterization=PARAMETERIZATIONS, weighting=(*WEIGHTINGS, *OTHER_WEIGHTS_IN_X0)
+)
 
 _declare(
     Method(
@@ -371,7 +382,16 @@ def step_coefficients(r: Row, sampler: str, eta: float) -> tuple[Number, Number,
         left, Bounded
     ):  # the value without cancellation, the bound of the plain difference
         left = Bounded(left.value, (r.previous_rest - share * r.posterior_variance).bound)
-    return sqrt(r.previous_alpha_bar), sqrt(left), sqrt(share * r.posterior_variance)
+    return sqrt(r.previous_alpha_bar), sqrt(left), _deviation(share * r.posterior_variance)
+
+
+def _deviation(variance: Number) -> Number:
+    """σ, which as many compute as exp(½ ln σ²) as take the root: the bound is that of the first."""
+    root = sqrt(variance)
+    if not isinstance(root, Bounded):
+        return root
+    by_logarithm = exp(log(variance) / 2).bound
+    return Bounded(root.value, torch.where(root.value > 0, by_logarithm, 0.0))
 
 
 def _step(r: Row, x: Numbers, o: Options) -> Parts:
@@ -392,6 +412,25 @@ _declare(
         {"prediction": "wide", "x_t": "wide", "noise": "wide"},
         _step,
         _step_options,
+        defined=_determined("x0"),
+        kept=True,
+    )
+)
+
+
+def _ancestral(r: Row, x: Numbers, o: Options) -> Parts:
+    variance = reverse_variance(o["variance"], r)
+    deviation = either(r.first, lambda: 0 * variance, lambda: _deviation(variance))
+    x0 = _converted(r, x, o["parameterization"], "x0")
+    return {"": r.clean_part * x0 + r.noisy_part * x["x_t"] + deviation * x["noise"]}
+
+
+_declare(
+    Method(
+        "ancestral_step",
+        {"prediction": "wide", "x_t": "wide", "noise": "wide"},
+        _ancestral,
+        _named(parameterization=PARAMETERIZATIONS, variance=VARIANCES),
         defined=_determined("x0"),
         kept=True,
     )

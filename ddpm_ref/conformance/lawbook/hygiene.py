@@ -182,13 +182,14 @@ def _results(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
                 method: str = method,
                 given: Any = arguments,
                 exactly: bool = exactly,
+                widest: float = max(
+                    torch.finfo(d).eps for d in (dtype, implementation.table_dtype)
+                ),
             ) -> Tensor:
                 result = getattr(candidate, method)(*given.values())
                 found = tensors(result.mean if isinstance(result, Posterior) else result)
                 wrong = [
-                    v.dtype != dtype
-                    if exactly
-                    else torch.finfo(v.dtype).eps > torch.finfo(dtype).eps
+                    v.dtype != dtype if exactly else torch.finfo(v.dtype).eps > widest
                     for v in found
                 ]
                 return torch.tensor([sum(wrong), sum(v.device.type != "cpu" for v in found)])
@@ -198,7 +199,7 @@ def _results(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
                 arguments,
                 torch.zeros(2, dtype=torch.float64),
                 run=formed,
-                label=f"results of {method} whose dtype is not {'that' if exactly else 'as wide as that'} of the samples, and on another device",
+                label=f"results of {method} whose dtype is not {'that' if exactly else 'as wide as that'} of the samples{'' if exactly else ' or tables'}, and on another device",
             )
 
 
@@ -235,7 +236,7 @@ LAWS = (
     Law(
         "I29-results",
         "form of every result",
-        "What has the shape of a sample has the sample's dtype, every other result one at least as wide; all of them are where the samples are.",
+        "What has the shape of a sample has the sample's dtype, every other result one as wide as that or as the tables'; all are where the samples are.",
         "A float64 coefficient promotes a whole network; a loss in bf16 has two digits.",
         "torch type promotion.",
         dict.fromkeys(AGREEMENT, 0.0),

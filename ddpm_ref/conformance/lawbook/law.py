@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddpm_ref.conformance.agreement.bounded import Bounded
 from ddpm_ref.conformance.guarded import InterfaceError
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.truth import DEFINITIONS, Number, Truth, truth
@@ -251,10 +252,18 @@ def other_settings(implementation: Implementation) -> tuple[Setting, ...]:
             ]
     if implementation.own_schedules:
         found += _BY_NUMBERS
+    if implementation.other_parameters:
+        found += [s for s in _BY_CONSTANTS if any(s.name == known.name for known in listed)]
     return tuple(s for s in found if s not in listed)
 
 
 _SPACINGS = (tuple(range(1, 258, 32)), (257,), (2, 256, 257))
+_BY_CONSTANTS = (
+    Setting("linear", 40, parameters=(("beta_start", 0.25), ("beta_end", 0.5))),
+    Setting("cosine", 40, parameters=(("s", 0.25),)),
+    Setting("sigmoid", 40, parameters=(("tau", 0.5),)),
+    Setting("sigmoid", 40, parameters=(("start", 0.0), ("end", 2.0), ("tau", 2.0))),
+)
 _BY_NUMBERS = (
     Setting("steep", 5, beta=(0.3, 1e-5, 0.9, 0.02, 0.7)),
     Setting("log-SNR", 4, log_snr=(9.0, 0.5, 0.25, -12.0)),
@@ -317,6 +326,8 @@ def linear_case(
     first, smallest = values[name], torch.finfo(given[name].dtype).tiny
     products = [known.column(c, t, first.ndim) * values[name] for name, c in terms.items()]
     stacked = torch.stack(torch.broadcast_tensors(*products))
+    columns = known.columns(t, first.ndim)
+    moved = [_bound(c(columns)) * values[name].abs() for name, c in terms.items()]
     magnitude = stacked.abs()
     scale = magnitude.sum(0) if relative_to == "sum" else magnitude.amax(0)
 
@@ -332,4 +343,11 @@ def linear_case(
         select=select,
         exact=exact,
         label=label,
+        table=torch.stack(torch.broadcast_tensors(*moved)).sum(0).expand(stacked.shape[1:]),
     )
+
+
+def _bound(coefficient: Any) -> Tensor:
+    """How far its tables move a coefficient; a plain number is exact."""
+    exact = torch.zeros(1, dtype=torch.float64)
+    return coefficient.bound[1] if isinstance(coefficient, Bounded) else exact

@@ -179,6 +179,7 @@ LAWS = (
             "prior_kl",
             "learned_variance",
             "sampler_step",
+            "ancestral_step",
         ),
         mixed=True,
     ),

@@ -278,6 +278,16 @@ LAWS = (
         agreement.value("sampler_step", only=lambda options: options["sampler"] == "ddim"),
     ),
     Law(
+        "I16-variance",
+        "ancestral step, both variances",
+        "x_{t−1} = c_0 x̂0 + c_t x_t + σ_t z with σ_t² = β̃_t (`posterior`) or β_t (`beta`) of the visited steps; no noise at t = 1.",
+        "The two extreme choices of the reverse variance have the same mean.",
+        "Ho et al. 2020, section 3.2. Seen: one variance returned for the other's name.",
+        AGREEMENT,
+        AGREEMENT_REASON,
+        agreement.value("ancestral_step"),
+    ),
+    Law(
         "I16-last",
         "last step",
         "The step to 0 returns x̂0 and adds no noise.",

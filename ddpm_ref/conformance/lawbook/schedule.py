@@ -117,6 +117,7 @@ def _terminal(implementation: Implementation, dtype: torch.dtype) -> Iterator[Ca
             select=_last_alpha_bar,
             exact=lambda index, last=last: last.alpha_bar,  # type: ignore[misc]
             label="last entry of tables['alpha_bar']",
+            table=float(known.columns(known.steps()).alpha_bar.bound[1][-1]),
             may_refuse=True,
         )
 

@@ -259,8 +259,8 @@ def _movements(values: Tensor, originals: Tensor, before: Tensor) -> Tensor:
     )
 
 
-def _linear(T: int) -> list[Number]:
-    low, high = MP.mpf("1e-4"), MP.mpf("0.02")
+def _linear(T: int, beta_start: str = "1e-4", beta_end: str = "0.02") -> list[Number]:
+    low, high = MP.mpf(beta_start), MP.mpf(beta_end)
     return [low + (high - low) * k / max(T - 1, 1) for k in range(T)]
 
 
@@ -269,22 +269,24 @@ def _capped_ratios(kept: Sequence[Number]) -> list[Number]:
     return [min(1 - kept[k] / kept[k - 1], cap) for k in range(1, len(kept))]
 
 
-def _cosine(T: int) -> list[Number]:
-    s = MP.mpf("0.008")
+def _cosine(T: int, s: Any = "0.008") -> list[Number]:
+    s = MP.mpf(s)
     kept = [MP.cos((MP.mpf(k) / T + s) / (1 + s) * MP.pi / 2) ** 2 for k in range(T + 1)]
     return _capped_ratios(kept)
 
 
-def _sigmoid(T: int) -> list[Number]:
+def _sigmoid(T: int, start: float = -3, end: float = 3, tau: float = 1) -> list[Number]:
     def logistic(u: Number) -> Number:
         return 1 / (1 + MP.exp(-u))
 
-    top, bottom = logistic(MP.mpf(3)), logistic(MP.mpf(-3))
-    kept = [(top - logistic(MP.mpf(6 * k) / T - 3)) / (top - bottom) for k in range(T + 1)]
+    first, last = MP.mpf(start) / tau, MP.mpf(end) / tau
+    top, bottom = logistic(last), logistic(first)
+    points = [first + (last - first) * k / T for k in range(T + 1)]
+    kept = [(top - logistic(x)) / (top - bottom) for x in points]
     return _capped_ratios(kept)
 
 
-DEFINITIONS: dict[str, Callable[[int], list[Number]]] = {
+DEFINITIONS: dict[str, Callable[..., list[Number]]] = {
     "linear": _linear,
     "cosine": _cosine,
     "sigmoid": _sigmoid,
@@ -293,9 +295,15 @@ DEFINITIONS: dict[str, Callable[[int], list[Number]]] = {
 
 
 @cache
-def _products(name: str, T: int, beta: tuple[float, ...] | None) -> tuple[Number, ...]:
+def _products(
+    name: str, T: int, beta: tuple[float, ...] | None, parameters: tuple[tuple[str, float], ...]
+) -> tuple[Number, ...]:
     """ᾱ_0 … ᾱ_T from the definition, or from the given β."""
-    steps = DEFINITIONS[name](T) if beta is None else [MP.mpf(value) for value in beta]
+    steps = (
+        DEFINITIONS[name](T, **dict(parameters))
+        if beta is None
+        else [MP.mpf(value) for value in beta]
+    )
     kept = [MP.one]
     for value in steps:
         kept.append(kept[-1] * (1 - value))
@@ -319,7 +327,9 @@ def truth(setting: Setting) -> Truth:
     if setting.log_snr is not None:
         pairs = [(MP.one, MP.zero), *_logistic_pairs(setting.log_snr)]
     elif setting.beta is not None or setting.name in DEFINITIONS:
-        kept: Sequence[Number] = _products(setting.name, setting.T, setting.beta)
+        kept: Sequence[Number] = _products(
+            setting.name, setting.T, setting.beta, setting.parameters
+        )
         kept = _rescaled(kept) if setting.zero_terminal_snr else kept
         pairs = [(value, 1 - value) for value in kept]
     else:
@@ -358,10 +368,17 @@ WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
 
 WEIGHTINGS = tuple(WEIGHTS_IN_X0)
 
+OTHER_WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
+    "min_snr(gamma=1)": lambda row: at_most(row.snr, 1),
+    "p2(k=2, gamma=0.5)": lambda row: row.snr / sqrt(2 + row.snr),
+    "p2(k=0.5, gamma=2)": lambda row: 4 * row.snr / (1 + 2 * row.snr) ** 2,
+}
+"""Weightings with other constants, for those who declare `other_parameters`."""
+
 
 def weight_in_x0(weighting: str, row: Row) -> Number:
     """The factor on ‖error of x_0‖², by definition of the weighting."""
-    return WEIGHTS_IN_X0[weighting](row)
+    return {**WEIGHTS_IN_X0, **OTHER_WEIGHTS_IN_X0}[weighting](row)
 
 
 _ZERO_SNR_LIMIT_IN_EPS = {"simple": 1, "min_snr": 1, "p2": 1}

@@ -15,6 +15,7 @@ from ddpm_ref.conformance.mutants import (  # noqa: F401 - importing a topic reg
     manners,
     objectives,
     process,
+    runs,
     schedules,
 )
 from ddpm_ref.conformance.mutants.mutant import MUTANTS, Mutant
