@@ -421,8 +421,10 @@ _declare(
 def _ancestral(r: Row, x: Numbers, o: Options) -> Parts:
     variance = reverse_variance(o["variance"], r)
     deviation = either(r.first, lambda: 0 * variance, lambda: _deviation(variance))
+    clean, direction, _ = step_coefficients(r, "ddpm", 0.0)
     x0 = _converted(r, x, o["parameterization"], "x0")
-    return {"": r.clean_part * x0 + r.noisy_part * x["x_t"] + deviation * x["noise"]}
+    eps = _converted(r, x, o["parameterization"], "eps")
+    return {"": clean * x0 + direction * eps + deviation * x["noise"]}
 
 
 _declare(
