@@ -3,6 +3,7 @@
 DDPM_BENCH_CHECKOUTS names a folder with clones, each under the repository's own name; without it those tests are skipped.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_a_folder_without_git_has_an_unknown_commit(tmp_path, monkeypatch) -> No
 # What each finding of docs/what-we-found.md is: (repository, implementation) → laws that fail as bugs.
 BUGS = {
     "improved-diffusion": {"I8-value", "I8-tails", "I8-sum", "I8-gradient", "I8-decoder"},
-    "minDiffusion": {"I1-marginal", "I15-noise"},
+    "minDiffusion": {"I1-marginal", "I15-noise", "I24-alpha-bar", "I25-terminal", "I31-gradient"},
     "latent-diffusion: parameterization x0": {"I5-weight", "I6-telescope"},
     "latent-diffusion": set(),
     "score_sde_pytorch": set(),
@@ -165,3 +166,24 @@ def test_latent_diffusions_weight_on_a_checkout() -> None:
     beta = [1e-4, 1e-4 + 0.0199 / 999]
     bar = [1 - beta[0], (1 - beta[0]) * (1 - beta[1])]
     assert (bar[0] / (1 - bar[0]) - bar[1] / (1 - bar[1])) / 2 == pytest.approx(2726.3, abs=0.1)
+
+
+def records() -> list[dict]:
+    found = [json.loads(p.read_text()) for p in (ROOT / "reports" / "repositories").glob("*.json")]
+    return [each for each in found if each["kind"] == "verify"]
+
+
+def test_the_committed_records_and_the_page_say_the_same() -> None:
+    """Each bug of a record has its line on the page, by implementation and law."""
+    page = (ROOT / "docs" / "what-we-found.md").read_text(encoding="utf-8")
+    there = [each for record in records() for each in record["results"]["implementations"]]
+    assert there
+    for each in there:
+        assert each["source"].partition(":")[0] in REPOSITORIES
+        assert each["version"] in page, each["name"]
+    rows = [row for record in records() for row in record["results"]["laws"]]
+    bugs = {(row["implementation"], row["law"]) for row in rows if row["classification"] == "bug"}
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    for implementation, law in bugs:
+        name = implementation.partition(":")[0]
+        assert any(name in line and f"`{law}`" in line for line in lines), (implementation, law)
