@@ -93,14 +93,6 @@ def test_a_crash_is_told_with_its_last_lines(monkeypatch: pytest.MonkeyPatch) ->
         suite_record(SuitePlan())
 
 
-def test_without_a_checkout_the_suite_says_where_it_runs(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(suite, "_ROOT", tmp_path)
-    with pytest.raises(UsageError, match="from a checkout"):
-        suite_record(SuitePlan())
-
-
 class FakeClock:
     """Moves when somebody works, and a nanosecond at each reading, so that no time is zero."""
 
