@@ -1,10 +1,16 @@
 """Feature maps: names, moments, the control row, and distances against closed forms."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.data import load
+from bench.measure.study.design import Arm, Design
+from bench.measure.study.record import Means, run_study
+from bench.measure.study.task import Setting
 from bench.metrics.features import (
     LEAST_SHARE,
     HeadlessClassifier,
@@ -18,7 +24,7 @@ from bench.metrics.features import (
     noise_images,
     weights_hash,
 )
-from bench.metrics.frechet import Pca, measure
+from bench.metrics.frechet import Pca, distance_name, measure
 from bench.terminal.usage import UsageError
 
 
@@ -105,3 +111,60 @@ def test_a_classifier_loses_its_head_only() -> None:
     with pytest.raises(ValueError, match="no linear layer"):
         HeadlessClassifier(nn.Conv2d(1, 1, 1))
     assert weights_hash(module) != weights_hash(nn.Linear(2, 2))
+
+
+@pytest.fixture
+def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Random weights in the format of the published file."""
+    fidelity = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    network = fidelity.FeatureExtractorInceptionV3
+    path = tmp_path / "pt_inception-random.pth"
+    torch.save({}, path)
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "load_state_dict", lambda self, state: None)
+        made = network("inception-v3-compat", ["2048"], feature_extractor_weights_path=str(path))
+    torch.save(made.state_dict(), path)
+    return path
+
+
+def test_inception_from_a_file_goes_through_the_whole_study(inception_file: Path) -> None:
+    """Some forty images of 299 × 299 through 24 million weights: seconds."""
+    design = Design(
+        arms=(Arm("eps", "simple"),),
+        seeds=(1,),
+        rates=(1e-3,),
+        T=20,
+        network_options={"base": 2, "multipliers": (1,), "attention": ()},
+        steps=2,
+        batch_size=4,
+        points=1,
+        probe_images=4,
+        final_images=4,
+        bins=3,
+        bound_images=0,
+        samples=3,
+        sampler_steps=2,
+        sweep=(1,),
+        grid=2,
+        features=(f"inception:{inception_file}",),
+    )
+    record = run_study(Setting(design, "digits"), command="x", means=Means(workers=1))
+    distance_row = record.results["distance"]
+    assert distance_row["name"] == "FD[inception]"
+    assert distance_row["may_be_primary"] in (True, False)
+    (run,) = record.results["runs"]
+    assert run["final"]["fd"] > 0
+    assert run["final"]["fd_at_1"] > 0
+    assert set(run["final"]["distances"]["inception"]) == {"fd", "kid"}
+    assert str(inception_file) not in json.dumps(record.results)
+    assert record.protocol["features"] == ["inception:FILE"]
+
+
+def test_the_letters_fid_need_the_published_weights(tmp_path: Path) -> None:
+    assert distance_name("inception", 10_000) == "FID"
+    assert distance_name("inception", 10_000, published=False) == "FD[inception]"
+    other = tmp_path / "weights.pth"
+    other.write_bytes(b"not those")
+    assert not feature(f"inception:{other}").published
+    with pytest.raises(UsageError, match="no such file"):
+        feature("inception:/no/such/file")

@@ -86,7 +86,9 @@ def test_predictions_are_those_of_the_law() -> None:
     assert predictions(judge_of(Setting(wide.design, wide.data)))["eps/simple_v"]["excess"] == 0.0
 
 
-@pytest.mark.parametrize("name", ["linear", "jit-512", "capacity-16-8", "objectives"])
+@pytest.mark.parametrize(
+    "name", ["linear", "jit-512", "jit-512-scaled", "capacity-16-8", "objectives"]
+)
 def test_every_arm_of_a_study_runs_and_the_record_can_be_made(name: str) -> None:
     if name == "objectives":
         pytest.importorskip("efficientnet_lite_pytorch")
@@ -97,3 +99,11 @@ def test_every_arm_of_a_study_runs_and_the_record_can_be_made(name: str) -> None
         result = perform(setting, Task("run", arm, 1, 1e-3))
         assert result["final"], result["reason"]
     assert _yardsticks(judge_of(setting))
+
+
+def test_scaled_data_give_samples_on_the_scale_of_the_data() -> None:
+    row = study("jit-512-scaled")
+    judge = judge_of(Setting(row.design, row.data))
+    assert float(judge.data.train.var(0).sum()) == pytest.approx(512, rel=0.05)
+    assert judge.truth is not None
+    assert float(judge.truth.data.train.var(0).sum()) == pytest.approx(0.28, rel=0.05)

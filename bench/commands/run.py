@@ -1,6 +1,7 @@
 """`ddpm-bench run`: verify, measure, train and compare, write the report. The main job."""
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID",
         nargs="+",
         help="only the studies that decide these claims (`ddpm-bench claims` lists them)",
+    )
+    parser.add_argument(
+        "--features",
+        metavar="NAME",
+        nargs="+",
+        help="feature maps of the Fréchet distance, the primary one first: pca64, effnet-lite0.7, torchvision:NAME, "
+        "inception, inception:FILE (default: the study's)",
     )
     parser.add_argument(
         "--executor",
@@ -116,6 +124,8 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
         arguments.only = ["study"]
     else:
         studies = preset.rows(arguments.data)
+    if arguments.features:
+        studies = _with_features(studies, arguments.features)
     data = arguments.data or studies[0].data
     plan = Plan(
         preset=arguments.preset,
@@ -137,6 +147,20 @@ def _plan(arguments: argparse.Namespace, out: Path) -> "Plan":
     if "study" in arguments.only:
         check_study(plan)
     return plan
+
+
+def _with_features(studies: "tuple[Study, ...]", names: list[str]) -> "tuple[Study, ...]":
+    """The studies of images with other feature maps."""
+    from bench.metrics.features import feature
+
+    for name in names:
+        feature(name)
+    return tuple(
+        dataclasses.replace(row, design=dataclasses.replace(row.design, features=tuple(names)))
+        if row.design.judge == "images"
+        else row
+        for row in studies
+    )
 
 
 def _studies_of(names: list[str]) -> "tuple[Study, ...]":

@@ -43,6 +43,8 @@ from ddpm_ref.noise import NoiseStream
 LEAST_SHARE = 0.1
 """A primary feature map sees at least this share of the way from floor to noise between real images and the control."""
 _BATCH = 250
+_MOST_OF_KERNEL = 2000
+_INCEPTION_SHA256 = "6726825d"
 _MEAN, _STD = (
     (0.485, 0.456, 0.406),
     (0.229, 0.224, 0.225),
@@ -59,10 +61,20 @@ class Feature:
     Attributes:
         name: as printed: `FD[name]`.
         setup: training images → a module, uint8 `[N, C, H, W]` → `[N, num_features]`.
+        file: of its weights, where the name gives one.
     """
 
     name: str
     setup: Setup
+    file: Path | None = None
+
+    @property
+    def published(self) -> bool:
+        """Whether the weights are those that their makers published: for Inception by the hash that their file's name holds."""
+        if self.name != "inception":
+            return True
+        found = self.file or _cached_inception()
+        return found is not None and _file_hash(found).startswith(_INCEPTION_SHA256)
 
 
 def feature(name: str) -> Feature:
@@ -79,10 +91,26 @@ def feature(name: str) -> Feature:
     if family == "torchvision" and separator:
         return Feature(name, lambda train: _torchvision(rest))
     if family == "inception":
-        return Feature(family, lambda train: inception(Path(rest) if separator else None))
+        file = Path(rest).expanduser() if separator else None
+        if file is not None and not file.is_file():
+            raise UsageError(
+                f"inception:{rest}: there is no such file; give pt_inception-2015-12-05-{_INCEPTION_SHA256}.pth"
+            )
+        return Feature(family, lambda train: inception(file), file)
     raise unknown(
         "feature map", name, ["pca64", "effnet-lite0.7", "inception", "torchvision:resnet18"]
     )
+
+
+def _cached_inception() -> Path | None:
+    """Where torch-fidelity keeps the published weights; None where they are not there yet."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    return next(iter(sorted(folder.glob(f"*inception*{_INCEPTION_SHA256}*"))), None)
+
+
+def _file_hash(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -106,9 +134,9 @@ def distance(first: Tensor, second: Tensor) -> float:
 
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:
-    """KID of two sets of features by torchmetrics: the polynomial kernel's unbiased MMD² (Bińkowski et al. 2018), all of the smaller set at once."""
+    """KID of two sets of features by torchmetrics: the polynomial kernel's unbiased MMD² (Bińkowski et al. 2018), of the first 2,000 of each set at most."""
     kid: Any = importlib.import_module("torchmetrics.image.kid")
-    count = min(len(first), len(second))
+    count = min(len(first), len(second), _MOST_OF_KERNEL)
     return float(kid.poly_mmd(first[:count], second[:count]))
 
 

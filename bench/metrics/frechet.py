@@ -157,9 +157,10 @@ class _InceptionOnColour(nn.Module):
         return features
 
 
-def distance_name(feature: str, samples: int) -> str:
-    """How a figure is printed: `FID` only for Inception features and ≥ 10,000 samples, else `FD[feature]`."""
-    return "FID" if feature == "inception" and samples >= FID_MINIMUM else f"FD[{feature}]"
+def distance_name(feature: str, samples: int, *, published: bool = True) -> str:
+    """How a figure is printed: `FID` only for Inception features with the published weights and ≥ 10,000 samples, else `FD[feature]`."""
+    allowed = feature == "inception" and published and samples >= FID_MINIMUM
+    return "FID" if allowed else f"FD[{feature}]"
 
 
 def measure(features: nn.Module, real: Tensor, generated: Tensor) -> float:

@@ -62,11 +62,15 @@ TRUTHS = (
 )
 """The yardsticks of vectors whose distribution is known."""
 
+_SWEPT = "fd_at_"
 _THRESHOLDS = {"steps_to_linear": "eps_mse", "steps_to_linear_x0": "x0_mse"}
 
 
 def measure(key: str) -> Measure:
     """The measure of that key."""
+    if key.startswith(_SWEPT):
+        steps = key.removeprefix(_SWEPT)
+        return Measure(key, f"Fréchet distance at {steps} sampler steps", "1", "ratio", "easier")
     return next(entry for entry in (*MEASURES, *TRUTHS) if entry.key == key)
 
 

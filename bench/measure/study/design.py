@@ -83,6 +83,8 @@ class Design:
         bound_evaluations: network evaluations of bits/dim.
         samples: generated images, equal for all arms and for the floor; 0 generates none.
         sampler_steps: steps of the ancestral sampler.
+        sweep: further numbers of steps at which the distance is measured.
+        scale: the data are multiplied by it before anything else, and samples divided: at a fixed schedule that is scaling the noise.
         grid: images shown.
         features: feature maps of the Fréchet distance, `bench.metrics.features`; the first is the primary one.
     """
@@ -117,6 +119,8 @@ class Design:
     bound_evaluations: int = 6000
     samples: int = 500
     sampler_steps: int = 50
+    sweep: tuple[int, ...] = ()
+    scale: float = 1.0
     grid: int = 40
     features: tuple[str, ...] = ("pca64",)
 
@@ -125,6 +129,7 @@ class Design:
         return {
             **plain(asdict(self)),
             "arms": [arm.name for arm in self.arms],
+            "features": [_without_path(name) for name in self.features],
             "weights": "normalized to mean 1 over t",
             "clipping": "relative to the running gradient norm",
             "evaluated": "averaged weights",
@@ -201,6 +206,11 @@ class Design:
         first, last = max(1, self.steps // 50), self.steps
         ratio = (last / first) ** (1 / max(self.points - 1, 1))
         return sorted({round(first * ratio**k) for k in range(self.points)} | {last})
+
+
+def _without_path(feature: str) -> str:
+    """A feature map's name without the place of its weights."""
+    return "inception:FILE" if feature.startswith("inception:") else feature
 
 
 def plain(value: Any) -> Any:

@@ -6,7 +6,8 @@
 | `objectives` | weightings, schedules and ways to draw t, on digits with an MLP |
 | `linear` | the price of a bottleneck on linear networks, one for each level of noise (`ddpm_ref.oracle.rank`) |
 | `capacity-D-W` | the same on ReLU networks of width W that share their weights over levels, on a Gaussian of D dimensions |
-| `jit-D` | the toy of Li & He 2025: a spiral in a plane of R^D, width 256; with noise scaled to the data, and without a time input |
+| `photos-N`, `sampler-steps` | patches of photographs: outputs by ambient dimension, and by the number of sampler steps |
+| `jit-D`, `jit-D-scaled` | the toy of Li & He 2025: a spiral in a plane of R^D, width 256, also without a time input; with noise scaled to the data |
 """
 
 import math
@@ -168,6 +169,49 @@ def _fashion() -> Study:
     return Study("fashion-16", "fashion-mnist:16", design)
 
 
+def _jit_scaled(size: int) -> Study:
+    """The toy with noise scaled to √(tr Σ/D): the data have mean variance 1 in every direction of R^D."""
+    row = _jit(size)
+    scale = math.sqrt(size / _SPIRAL_VARIANCE)
+    plain = tuple(arm for arm in row.design.arms if not arm.variant)
+    return Study(f"jit-{size}-scaled", row.data, replace(row.design, arms=plain, scale=scale))
+
+
+def _photos(side: int) -> Study:
+    """Patches of photographs with an MLP of width 256: real data whose ambient dimension 3·side² is a dial."""
+    design = Design(
+        arms=tuple(Arm(output, "simple_v") for output in _OUTPUTS),
+        rates=(3e-4, 1e-3),
+        schedule_options=_WIDE_RANGE,
+        judged=(8.0, -8.0),
+        network="mlp",
+        network_options={"width": 256, "depth": 5},
+        steps=1500,
+        tuning_steps=150,
+        batch_size=128,
+        points=4,
+        bound_images=100,
+        bound_evaluations=800,
+        samples=min(500, 30_000 // side**2),
+        grid=20,
+    )
+    return Study(f"photos-{side}", f"photos:{side}", design)
+
+
+def _sampler_steps() -> Study:
+    """Only-ε against only-x₀ by the number of sampler steps, on small patches, N = 2,000."""
+    design = replace(
+        _photos(4).design,
+        arms=(Arm("eps", "simple"), Arm("x0", "simple_x0")),
+        seeds=_FIVE_SEEDS,
+        samples=2000,
+        sampler_steps=50,
+        sweep=(5, 10, 25, 100),
+        features=("effnet-lite0.7", "pca64"),
+    )
+    return Study("sampler-steps", "photos:4", design)
+
+
 _COSINE: Entries = {"schedule": "cosine", "schedule_options": {}}
 _LAPLACE: Entries = {"timesteps": "laplace", "importance": "none"}
 _PRECONDITIONED: Entries = {"skip": "edm", "skip_options": {"sigma_data": 1.0}}
@@ -277,6 +321,9 @@ _ROWS = (
     _linear(),
     *(_capacity(size, width) for size in (16, 64, 256, 512) for width in (8, 32, 128, 256)),
     *(_jit(size) for size in (2, 8, 16, 512)),
+    _jit_scaled(512),
+    *(_photos(side) for side in (4, 8, 16, 32)),
+    _sampler_steps(),
 )
 
 STUDIES = {row.name: row for row in _ROWS}

@@ -9,7 +9,7 @@ An arm with a schedule of its own is judged at its own steps, the nearest to the
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from bench.measure.study.yardsticks import (
     own_objective,
     x0_errors,
 )
-from bench.metrics.features import distance, extracted, feature, kernel_distance
+from bench.metrics.features import distance, extracted, feature, kernel_distance, nearest
 from bench.metrics.frechet import to_uint8
 from bench.record.pictures import encode
 from ddpm_ref.config import TrainConfig
@@ -110,7 +110,7 @@ class Judge:
             "eps_mse_by_bin": errors,
             "x0_mse_by_bin": x0,
         }
-        if self.truth is not None:
+        if self.truth is not None and self.data.oracle is not None:
             values |= self.truth.denoising(model, arm.output, probe)
         return self._judged(values, {}, model, arm)
 
@@ -128,15 +128,27 @@ class Judge:
             if not bool(torch.isfinite(drawn).all()):
                 return {"final": None, "reason": "samples are not finite"}
             values |= self._distances(drawn)
+            values |= self._sweep(model, arm)
             if self.features:
-                shown["grid"] = encode(to_uint8(drawn[: self.setting.design.grid]))
+                grid = drawn[: self.setting.design.grid]
+                copies = self.data.train[nearest(grid, self.data.train)]
+                shown = {"grid": encode(to_uint8(grid)), "nearest": encode(to_uint8(copies))}
         return {"final": values, **shown, "reason": ""}
+
+    def _sweep(self, model: nn.Module, arm: Arm) -> Verdict:
+        """The primary distance at other numbers of sampler steps: `fd_at_5`, ….; None where samples are not finite."""
+        found: Verdict = {}
+        for steps in self.setting.design.sweep:
+            drawn = self._samples(model, arm, steps)
+            finite = bool(torch.isfinite(drawn).all())
+            found[f"fd_at_{steps}"] = self._distances(drawn)["fd"] if finite else None
+        return found
 
     def _distances(self, drawn: Tensor) -> Verdict:
         if self.truth is not None:
             return self.truth.sampling(drawn)
         found = self.distances_of(drawn)
-        primary = self.setting.design.features[0]
+        primary = next(iter(self.features), "")
         return {"fd": found[primary]["fd"], "distances": found} if found else {}
 
     @lru_cache(maxsize=4)  # noqa: B019
@@ -152,9 +164,10 @@ class Judge:
             found[name] = {"fd": distance(*pair), "kid": kernel_distance(*pair)}
         return found
 
-    def _samples(self, model: nn.Module, arm: Arm) -> Tensor:
+    def _samples(self, model: nn.Module, arm: Arm, steps: int | None = None) -> Tensor:
         """Generated examples on the CPU; the sampler's noise is the same for every arm and seed."""
         design = self.setting.design
+        wanted = design.sampler_steps if steps is None else steps
         count = min(design.samples, len(self.data.heldout))
         parts = []
         for first in range(0, count, _SAMPLE_BATCH):
@@ -163,13 +176,13 @@ class Judge:
                 (min(_SAMPLE_BATCH, count - first), *self.data.shape),
                 self.schedule(arm),
                 parameterization=arm.output,
-                steps=min(design.sampler_steps, design.T),
+                steps=min(wanted, design.T),
                 clip=self.data.levels is not None,
                 seed=_SAMPLE_SEED,
                 first_index=first,
             )
             parts.append(part.cpu())
-        return torch.cat(parts)
+        return torch.cat(parts) / design.scale
 
     def _bound(self, model: nn.Module, arm: Arm) -> dict[str, Any]:
         """bits/dim on held-out images from a fixed number of network evaluations."""
@@ -207,6 +220,14 @@ def loaded(name: str, directory: str | None) -> DataSet:
     return load(name, None if directory is None else Path(directory))
 
 
+def scaled(data: DataSet, factor: float) -> DataSet:
+    """The data times a factor; the exact distribution of the product is not known here."""
+    if factor == 1.0:
+        return data
+    parts = {part: factor * getattr(data, part) for part in ("train", "tune", "heldout")}
+    return replace(data, **parts, oracle=None)
+
+
 _JUDGES: dict[tuple[str, str], Judge] = {}
 
 
@@ -227,6 +248,8 @@ def judge_of(setting: Setting) -> Judge:
         _JUDGES.clear()
         vectors = setting.design.judge == "vectors"
         names = () if vectors else setting.design.features
-        features = {name: feature(name).setup(data.train) for name in names}
-        _JUDGES[key] = Judge(setting, data, features, truth_of(data) if vectors else None)
+        rows = [feature(name) for name in names]
+        features = {row.name: row.setup(data.train) for row in rows}
+        truth = truth_of(data) if vectors else None
+        _JUDGES[key] = Judge(setting, scaled(data, setting.design.scale), features, truth)
     return _JUDGES[key]

@@ -21,9 +21,9 @@ _WIDTH = ("rank", "width")
 def predictions(judge: Judge) -> dict[str, Any]:
     """Arm → excess over the exact denoiser by log-SNR, its mean, the same in v space, and the whole price (rank 0); {} where unknown.
 
-    Every arm is judged at the steps of its own schedule. Only vectors have predictions: a convolution has no rank in this sense.
+    Every arm is judged at the steps of its own schedule. A convolution has no rank in this sense.
     """
-    if judge.truth is None:
+    if judge.setting.design.network not in ("mlp", "low-rank"):
         return {}
     rows = judge.data.train.flatten(1).double()
     spectrum = torch.linalg.eigvalsh(torch.cov(rows.T).reshape(rows.shape[1], -1)).clamp(min=0)

@@ -20,11 +20,21 @@ from bench.measure.study.processes import (
 from bench.measure.study.store import Store
 from bench.measure.study.task import Setting, sources_hash
 from bench.measure.study.worker import default_workers
-from bench.metrics.features import LEAST_SHARE, control_images, noise_images, weights_hash
-from bench.metrics.frechet import distance_name, statistics_key
+from bench.metrics.features import (
+    LEAST_SHARE,
+    control_images,
+    feature,
+    noise_images,
+    weights_hash,
+)
+from bench.metrics.frechet import distance_name, statistics_key, to_uint8
 from bench.record import Record, new_record
+from bench.record.pictures import encode
 from bench.record.study import merge_samples
 from ddpm_ref.oracle import GaussianOracle
+
+_SETS = 8
+"""Disjoint sets of training images for the floor, at most."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ def _results(
 def _with_pictures_of_the_first_seed(setting: Setting, run: Result) -> Result:
     if run["seed"] == setting.design.seeds[0]:
         return run
-    return {name: value for name, value in run.items() if name != "grid"}
+    return {name: value for name, value in run.items() if name not in ("grid", "nearest")}
 
 
 def _yardsticks(judge: Judge) -> dict[str, Any]:
@@ -158,16 +168,26 @@ def _yardsticks(judge: Judge) -> dict[str, Any]:
     samples = min(judge.setting.design.samples, len(judge.data.heldout))
     if judge.truth is not None:
         return {"truth": {"samples": samples, "floor": judge.truth.floor(samples)}}
-    rows = {name: _distance(judge, name, samples) for name in judge.features}
-    primary = rows[judge.setting.design.features[0]]
-    return {"linear": _linear_floor(judge), "distance": primary, "distances": rows}
+    published = {row.name: row.published for row in map(feature, judge.setting.design.features)}
+    rows = {name: _distance(judge, name, samples, published[name]) for name in judge.features}
+    primary = next(iter(rows.values()))
+    pictures = {
+        "real": judge.data.heldout[: judge.setting.design.grid],
+        "control": control_images(judge.data.train, max(judge.setting.design.grid, 1)),
+    }
+    return {
+        "linear": _linear_floor(judge),
+        "distance": primary,
+        "distances": rows,
+        "pictures": {name: encode(to_uint8(images)) for name, images in pictures.items()},
+    }
 
 
-def _distance(judge: Judge, name: str, samples: int) -> dict[str, Any]:
+def _distance(judge: Judge, name: str, samples: int, published: bool) -> dict[str, Any]:
     """One feature map: its name with weights, floor, control and noise at the same N, and whether it may be primary."""
     data, module = judge.data, judge.features[name]
     sets = [part for part in data.train.split(samples) if len(part) == samples]
-    floors = [judge.distances_of(part)[name]["fd"] for part in sets]
+    floors = [judge.distances_of(part)[name]["fd"] for part in sets[:_SETS]]
     control, noise = (
         judge.distances_of(make(data.train, samples))[name]["fd"]
         for make in (control_images, noise_images)
@@ -175,7 +195,7 @@ def _distance(judge: Judge, name: str, samples: int) -> dict[str, Any]:
     least = sum(floors) / len(floors) if floors else 0.0
     share = (control - least) / (noise - least)
     return {
-        "name": distance_name(name, samples),
+        "name": distance_name(name, samples, published=published),
         "samples": samples,
         "floor": floors,
         "control": control,
