@@ -322,9 +322,11 @@ def loss(
     dtype = torch.promote_types(torch.float32, common_dtype(prediction, x0, eps))
     factor = weight(weighting, t, schedule, parameterization=parameterization)
     check_representable(factor, dtype, f"the weight in {parameterization} space", t)
-    wanted = target(parameterization, x0.to(dtype), eps.to(dtype), t, schedule)
-    error = (prediction.to(dtype) - wanted)[..., None].flatten(1).square().mean(1)
-    return factor.to(device=error.device, dtype=dtype) * error
+    # Where weights near the ends of float32 meet errors near the other, 0 · inf would be NaN.
+    wide = dtype if schedule.moderate else torch.float64
+    wanted = target(parameterization, x0.to(wide), eps.to(wide), t, schedule)
+    error = (prediction.to(wide) - wanted)[..., None].flatten(1).square().mean(1)
+    return (factor.to(device=error.device, dtype=wide) * error).to(dtype)
 
 
 def named_weighting(weighting: str | Weighting) -> Weighting:

@@ -284,6 +284,14 @@ def test_a_weight_beyond_float32_makes_no_nan(space: str) -> None:
             assert "is not finite in torch.float32: compute in float64" in str(error)  # noqa: PT017
 
 
+def test_a_tiny_weight_times_a_huge_error_is_their_product() -> None:
+    """−ε/σ = −3.8e22, its square beyond float32, the weight β/2 = 3.4e-46 below it: ½ together, and not 0 · inf."""
+    x, t = torch.ones(1, 1), torch.tensor([1])
+    schedule = schedule_from_log_snr([104.0])
+    found = loss(0 * x, x, x, t, schedule, parameterization="score", weighting="elbo")
+    assert found.item() == pytest.approx(0.5, rel=1e-6)
+
+
 def test_small_step_variances_count_as_extreme_too() -> None:
     """β = 1e-40 leaves log-SNR ordinary from the second step on, but the mean's coefficient is not."""
     schedule = schedule_from_beta([0.5, 1e-40])
