@@ -1,6 +1,8 @@
 """The page: its first screen, records side by side, text that stays text, digits, claims."""
 
+import copy
 import json
+import random
 import re
 import sys
 import types
@@ -302,3 +304,41 @@ def test_a_claim_with_an_unknown_verdict_or_without_a_field_is_refused() -> None
 
 def test_no_claims_is_an_empty_list() -> None:
     assert json.loads(render(build([]))["report.json"])["claims"] == []
+
+
+# ---- damaged records -------------------------------------------------------------------------
+
+RECORDS = Path(__file__).parents[1] / "reports" / "records"
+DAMAGE = (None, -1, 1e308, "", "<script>", "$\\frac{", [], {}, True, "x" * 5000)
+SMALL = ("run", "mutation")
+
+
+def places(value: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """The way to every value in a record, of long lists the first two only."""
+    found = [path] if path else []
+    items = value.items() if isinstance(value, dict) else ()
+    if isinstance(value, list):
+        items = list(enumerate(value))[:2]
+    return found + [p for key, inner in items for p in places(inner, (*path, key))]
+
+
+def test_a_damaged_record_costs_its_own_section_only() -> None:
+    """Valid records of which one value is of another kind: the page is made, and the other section stands."""
+    rng = random.Random(20261128)
+    sound = load(next(iter(RECORDS.glob("*-noise-*.json"))))
+    for _ in range(15):
+        kind = rng.choice(SMALL)
+        record = load(rng.choice(sorted(RECORDS.glob(f"*-{kind}-[0-9a-f]*.json"))))
+        root = rng.choice(["protocol", "samples", "results", "environment"])
+        content = copy.deepcopy(getattr(record, root))
+        ways = places(content)
+        if not ways:
+            continue
+        *way, last = rng.choice(ways)
+        inner = content
+        for key in way:
+            inner = inner[key]
+        inner[last] = rng.choice(DAMAGE)
+        page = render(build([replace(record, **{root: content}), sound]))
+        assert "numbers of the noise stream pass" in page["report.html"]
+        assert not Links(page["report.html"]).addresses
