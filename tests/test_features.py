@@ -24,7 +24,13 @@ from bench.metrics.features import (
     noise_images,
     weights_hash,
 )
-from bench.metrics.frechet import Pca, distance_name, measure
+from bench.metrics.frechet import (
+    Pca,
+    distance_name,
+    frechet_distance,
+    mean_and_covariance,
+    measure,
+)
 from bench.terminal.usage import UsageError
 
 
@@ -39,6 +45,12 @@ def test_the_distance_is_that_of_torchmetrics() -> None:
     assert ours == pytest.approx(
         measure(Pca(data.train), data.heldout[:97], data.train[:97]), rel=1e-6
     )
+
+
+def test_fewer_samples_than_features_give_the_same_distance_the_shorter_way() -> None:
+    x, y = draw(8, 7, 11), draw(9, 5, 11) + 0.4
+    expected = frechet_distance(*mean_and_covariance(x), *mean_and_covariance(y))
+    assert distance(x, y) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_the_control_has_the_moments_of_the_training_images() -> None:

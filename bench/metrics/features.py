@@ -129,8 +129,18 @@ def extracted(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def distance(first: Tensor, second: Tensor) -> float:
-    """Fréchet distance between two sets of features, `[n, d]` and `[m, d]`."""
-    return float(frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)))
+    """Fréchet distance between two sets of features, `[n, d]` and `[m, d]`.
+
+    With centred rows A/√(n−1), B/√(m−1) for square roots of the covariances, tr(Σ₁^½ Σ₂ Σ₁^½)^½ is the sum of the singular values of ABᵀ, `[n, m]`:
+    where there are fewer samples than features that is the shorter way.
+    """
+    if max(len(first), len(second)) > first.shape[1]:
+        return float(frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)))
+    a, b = (rows.double() - rows.double().mean(0) for rows in (first, second))
+    a, b = a / (len(a) - 1) ** 0.5, b / (len(b) - 1) ** 0.5
+    shift = (first.double().mean(0) - second.double().mean(0)).square().sum()
+    cross = torch.linalg.svdvals(a @ b.T).sum()
+    return float((shift + a.square().sum() + b.square().sum() - 2 * cross).clamp(min=0))
 
 
 def kernel_distance(first: Tensor, second: Tensor) -> float:
