@@ -53,8 +53,8 @@ def _conversion(
         "to": to,
     }
     terms = {
-        "prediction": lambda r: r.conversion(source, to)[0],
-        "x_t": lambda r: r.conversion(source, to)[1],
+        "prediction": lambda r: r.factors(source, to)[0],
+        "x_t": lambda r: r.factors(source, to)[1],
     }
     return linear_case("convert", arguments, known, t, terms)
 
