@@ -142,9 +142,9 @@ def operand(kind: str, shape: tuple[int, ...], salt: int) -> Tensor:
     if kind == "wide":
         size = torch.tensor([1.0, 1.0, 1e-3, 1.0, 300.0, 0.0, 1.0]).double()
         return z * size[(order + 3 * salt) % 7]
-    if kind == "share":
+    if kind == "output":  # of a network: any real number, and the two ends of a range
         ends = torch.tensor([-1.0, 0.0, 1.0, -1.0, -1.0]).double()[order % 5]
-        return torch.where(ends < 0, z.sigmoid(), ends)
+        return torch.where(ends < 0, z, ends)
     if kind == "positive":
         return z.abs() + 0.1
     if kind == "logarithm":

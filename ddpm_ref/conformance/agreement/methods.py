@@ -152,7 +152,8 @@ def _learned(r: Row, x: Numbers, o: Options) -> Parts:
     said = x["said"]
     if o["meaning"] == "range":
         said = said * log(r.beta) + (1 - said) * log(r.posterior_variance)
-    return {"0": exp(said), "1": said}
+    variance = exp(said)
+    return {"0": variance, "1": log(variance)}  # a code may keep either of the two
 
 
 def _learned_slopes(r: Row, x: Numbers, o: Options) -> Numbers:
@@ -163,7 +164,7 @@ def _learned_slopes(r: Row, x: Numbers, o: Options) -> Numbers:
 _declare(
     Method(
         "learned_variance",
-        {"said": "share"},
+        {"said": "output"},
         _learned,
         _named(meaning=("range", "log")),
         slopes=_learned_slopes,
