@@ -11,6 +11,8 @@ from ddpm_ref.conformance.adapters import implementations
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.runner import examine
 
+pytestmark = pytest.mark.peers
+
 MP = mpmath.mp.clone()
 MP.dps = 50
 

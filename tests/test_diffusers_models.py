@@ -14,6 +14,8 @@ from bench.terminal.usage import UsageError
 from ddpm_ref.elbo import elbo
 from ddpm_ref.schedule import SCHEDULES, linear_schedule, rescale_to_zero_terminal_snr
 
+pytestmark = pytest.mark.peers
+
 diffusers = pytest.importorskip("diffusers", reason="diffusers is an optional peer")
 T = 7
 
