@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from bench.data import load
-from bench.measure.study.designs import study
+from bench.data.vectors import spiral_mixture
+from bench.measure.study.designs import _SPIRAL_VARIANCE, study
 from bench.measure.study.judge import judge_of
 from bench.measure.study.one_run import perform
 from bench.measure.study.predictions import predictions
@@ -15,9 +16,9 @@ from bench.measure.study.record import _yardsticks
 from bench.measure.study.task import Setting, Task
 from bench.measure.study.vectors import energy_distance, told_apart, truth_of
 from bench.measure.study.yardsticks import even_in_log_snr, make_probe
-from ddpm_ref.config import log_snr_schedule
 from ddpm_ref.network import LowRank
 from ddpm_ref.oracle import rank_limited_excess
+from ddpm_ref.schedule import log_snr_schedule
 
 SCHEDULE = log_snr_schedule(6, 4.0, -4.0)
 
@@ -102,8 +103,13 @@ def test_every_arm_of_a_study_runs_and_the_record_can_be_made(name: str) -> None
 
 
 def test_scaled_data_give_samples_on_the_scale_of_the_data() -> None:
+    mixture = spiral_mixture()
+    spread = (mixture.means - mixture.weights @ mixture.means).square().sum(1)
+    inner = mixture.spectra.sum(1)
+    exact = float(mixture.weights @ (spread + inner))  # tr Σ
+    assert pytest.approx(exact, rel=0.01) == _SPIRAL_VARIANCE
     row = study("jit-512-scaled")
     judge = judge_of(Setting(row.design, row.data))
     assert float(judge.data.train.var(0).sum()) == pytest.approx(512, rel=0.05)
     assert judge.truth is not None
-    assert float(judge.truth.data.train.var(0).sum()) == pytest.approx(0.28, rel=0.05)
+    assert float(judge.truth.data.train.var(0).sum()) == pytest.approx(exact, rel=0.05)

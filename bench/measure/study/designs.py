@@ -46,7 +46,7 @@ class Study:
 _LEARNED, _EDM, _SCALED = "learned skip", "EDM", "noise scaled"
 _FIVE_SEEDS = (1, 2, 3, 4, 5)
 _OUTPUTS = ("x0", "eps", "v")
-_SPIRAL_VARIANCE = 0.28
+_SPIRAL_VARIANCE = 0.47
 """tr Σ of `spiral:D`, to two digits, from which the noise of `noise scaled` follows."""
 
 
