@@ -24,8 +24,22 @@ from ddpm_ref.conformance.mutants import MUTANTS
 from ddpm_ref.conformance.runner import examine
 
 FLOAT64 = torch.float64
-DRAWN = {"I11-unbiased", "I16-ends", "I19-drawn", "I28-normal"}
+DRAWN = {
+    "I11-unbiased",
+    "I12-average",
+    "I12-draws",
+    "I12-estimate",
+    "I12-pointwise",
+    "I15-chain",
+    "I16-ends",
+    "I16-noise",
+    "I16-start",
+    "I19-drawn",
+    "I28-normal",
+}
 """Laws on what an implementation draws by itself: there is no number to compare with."""
+WEIGHED = {"I31-gradient", "I5-loss-gradient"}
+"""Laws on gradients of a weighted sum of results, whose weights a witness does not hold."""
 ASYMPTOTIC = {"I12-rate"}
 """The law's own number is a limit, the second one is that of the two lengths in question."""
 
@@ -49,9 +63,13 @@ def test_every_seeded_defect_gets_the_laws_own_number_or_an_honest_reason(id: st
             refused = id == "I25-conversion" and "x_T = ε" in checked["by"]
             shapeless = "has shape" in outcome.message and "has shape" in checked["by"]
             unknown = id in DRAWN and checked["by"] == f"not recomputed: {label}"
-            assert refused or shapeless or unknown, checked
+            weighed = id in WEIGHED and checked["by"].startswith(
+                f"not recomputed: {label} (the cotangent"
+            )
+            assert refused or shapeless or unknown or weighed, checked
+            assert checked["confirmed"] is None
             continue
-        assert id not in DRAWN
+        assert id not in DRAWN | WEIGHED
         assert checked["confirmed"] is True, checked
         if id not in ASYMPTOTIC:
             expected = outcome.witness["expected"]
@@ -114,6 +132,8 @@ for _name in (
     "discretized_log_likelihood",
     "gaussian_denoise",
     "sampler_step",
+    "ancestral_step",
+    "rank_limited_excess",
 ):
     _spoil(_name)
 
@@ -141,6 +161,8 @@ for _name in (
         "I30-gaussian-denoiser",
         "I16-ancestral",
         "I16-ddim",
+        "I16-variance",
+        "I31-rank",
     ],
 )
 def test_the_second_computation_agrees_with_the_law_and_not_with_the_defect(id: str) -> None:
@@ -204,8 +226,9 @@ def test_a_missing_half_in_the_kl_stands_beside_the_kl() -> None:
     outcome = failing("I9-kl")
     found = checked(outcome)
     assert found["measured"] == pytest.approx(2 * float(found["value"]), rel=1e-12)
-    at, index = outcome.witness["arguments"], outcome.witness["index"][0]
-    m1, l1, m2, l2 = (at[name][index] for name in ("mean1", "log_var1", "mean2", "log_var2"))
+    at, index = outcome.witness["arguments"], tuple(outcome.witness["index"])
+    names = ("mean1", "log_var1", "mean2", "log_var2")
+    m1, l1, m2, l2 = (float(torch.tensor(at[name], dtype=FLOAT64)[index]) for name in names)
     textbook = (l2 - l1 + (math.exp(l1) + (m1 - m2) ** 2) / math.exp(l2) - 1) / 2
     assert float(found["value"]) == pytest.approx(textbook, rel=1e-12)
     assert exact({"double_check": found}).startswith(found["value"])

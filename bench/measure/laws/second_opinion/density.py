@@ -19,6 +19,7 @@ from bench.measure.laws.second_opinion.algebra import (
     Witness,
     bin_edges,
     bin_mass,
+    step_of,
     steps_of,
 )
 from bench.measure.laws.second_opinion.process import (
@@ -145,6 +146,23 @@ def empirical_denoise(witness: Witness) -> Found:
         total += share * point[witness["index"][1]]
         mass += share
     return total / mass, "Bayes' rule with plain densities"
+
+
+def rank_limited_excess(witness: Witness) -> Found:
+    """What the best linear network of a rank errs by beyond E[x_0 | x_t]."""
+    arguments, which = witness["arguments"], witness["index"][0]
+    step = step_of(arguments["setting"], int(arguments["t"][which]))
+    space = arguments["parameterization"]
+    in_x0, in_noise = (step.say(space, x0, step.a * x0 + step.s * e) for x0, e in ((1, 0), (0, 1)))
+    slope = step.say(space, 1, 0) - step.say(space, 0, 0)
+
+    def price(spread: Number) -> Number:
+        shared = in_x0 * step.a * spread + in_noise * step.s
+        return shared**2 / (step.kept * spread + 1 - step.kept) / slope**2
+
+    prices = sorted(price(spread) for spread in flat(arguments["eigenvalues"]))
+    lost = prices[: len(prices) - int(arguments["rank"])]
+    return sum(lost, mp.zero), "the smallest Cov²/(Var κ²), one for each eigenvalue of the data"
 
 
 def entropy_by_denoising(witness: Witness) -> Found:

@@ -168,6 +168,16 @@ def sampler_step(witness: Witness) -> Found:
     return value, "Song et al. 2021, eq. 12, to the step before it in the list"
 
 
+def ancestral_step(witness: Witness) -> Found:
+    """x_{t−1} with a choice of variance."""
+    step, at, arguments = at_element(witness)
+    clean = step.clean(arguments["parameterization"], at("prediction"), at("x_t"))
+    if step.first:
+        return clean, "the last step is x̂0"
+    drawn = mp.sqrt(step.reverse(arguments["variance"])) * at("noise")
+    return step.mean(clean, at("x_t")) + drawn, "the posterior's mean at x̂0, and σ z"
+
+
 # ------------------------------------------------------------------------------------------------ objectives
 
 
@@ -199,17 +209,6 @@ def loss(witness: Witness) -> Found:
     ]
     factor = step.weight(arguments["weighting"], space)
     return factor * sum(errors) / len(errors), "weight times mean squared error"
-
-
-def loss_gradient(witness: Witness) -> Found:
-    """Its derivative in one entry of the prediction."""
-    step, at, arguments = at_element(witness)
-    space, x0 = arguments["parameterization"], at("x0")
-    error = at("prediction") - step.say(space, x0, step.a * x0 + step.s * at("eps"))
-    dims = len(flat(arguments["x0"][0]))
-    return 2 * step.weight(
-        arguments["weighting"], space
-    ) * error / dims, "2 w (prediction − target)/D"
 
 
 def hybrid(witness: Witness) -> Found:
