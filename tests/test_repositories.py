@@ -78,19 +78,24 @@ def ddpm_schedules(first, last, T):
 
 @pytest.mark.parametrize(("first", "holds"), [("0.0", True), ("first", False)])
 def test_the_adapter_tells_one_factor_of_noise_too_many(tmp_path, first, holds) -> None:
-    """Code of our own with minDiffusion's names: right with β_0 = 0, wrong with β_0 = β_1 as in the repository."""
-    from ddpm_ref.conformance import laws
+    """Code of our own with minDiffusion's names: right with β_0 = 0, wrong with β_0 = β_1 as in the repository.
+
+    Right code on its float32 tables is still off by 3e-5 of the noise at t = 2, where 1 − ᾱ has lost its digits: precision.
+    """
+    from ddpm_ref.conformance import verify
+    from ddpm_ref.conformance.lawbook import LAWS
 
     folder = tmp_path / "mindiffusion"
     folder.mkdir()
     (folder / "ddpm.py").write_text(MIN_DIFFUSION.replace("BETA_0", first))
     (adapter,) = implementations("minDiffusion", tmp_path)
-    (law,) = (each for each in laws("I1") if each.law.id == "I1-marginal")
+    found = verify(adapter, [LAWS["I1-marginal"]])
+    classes = {outcome.dtype: outcome.classification for outcome in found}
     if holds:
-        law(adapter)
+        assert classes == {"float64": None, "float32": "precision"}
         return
-    with pytest.raises(AssertionError, match="q_sample"):
-        law(adapter)
+    assert classes == {"float64": "bug", "float32": "bug"}
+    assert all("q_sample" in outcome.message for outcome in found)
 
 
 def test_two_checkouts_of_one_module_name_do_not_meet(tmp_path) -> None:
