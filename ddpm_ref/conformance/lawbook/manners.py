@@ -120,7 +120,7 @@ def _state_kept(implementation: Implementation, dtype: torch.dtype) -> Iterator[
             before = torch.get_default_dtype(), torch.is_grad_enabled()
             for seed in (1, 2):
                 torch.manual_seed(seed)
-                getattr(candidate.bare, method)(*given.values())
+                getattr(candidate.bare, method)(*map(fresh, given.values()))
                 ends.append(torch.random.get_rng_state())
             after = torch.get_default_dtype(), torch.is_grad_enabled()
         changed = sum(a != b for a, b in zip(before, after, strict=True))
