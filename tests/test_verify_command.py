@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.__main__ import main
 from bench.measure.laws.examine import examine, known_laws, record, subjects
@@ -230,14 +231,16 @@ def test_a_missing_root_is_found_with_its_value(
     printed = capsys.readouterr().out
     assert "BUG" in printed
     assert "x_t/ε = √(1−ᾱ_t)" in printed  # what should hold
-    assert "q_sample (linear T=1000, t=1)" in printed  # where it does not
     rows = strict(file)["laws"]
     noise = next(r for r in rows if (r["law"], r["dtype"]) == ("I15-noise", "float64"))
     assert noise["classification"] == "bug"
     assert noise["double_check"]["confirmed"] is True
-    # With x0 = 0 the noise came out times √(1−ᾱ_1) = 0.01 once more: from that one finds the line.
+    (t,) = noise["witness"]["arguments"]["t"]
+    assert f"q_sample (linear T=1000, t={t})" in printed  # where it does not
+    # With x0 = 0 the noise came out times √(1−ᾱ_t) once more: from that one finds the line.
+    kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)[t - 1]
     assert noise["witness"]["measured"] / noise["witness"]["expected"] == pytest.approx(
-        0.01, rel=1e-9
+        float((1 - kept).sqrt()), rel=1e-9
     )
 
 

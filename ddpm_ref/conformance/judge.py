@@ -200,7 +200,13 @@ def _failure(
     # Among those that are about as bad, the one that is easiest to read.
     worst = min(
         of_kind,
-        key=lambda a: (a.raised, a.excess < most / 10, a.case.expected.ndim, -a.excess),
+        key=lambda a: (
+            a.raised,
+            a.excess < most / 10,
+            a.case.expected.ndim,
+            a.case.expected.numel(),
+            -a.excess,
+        ),
     )
     shown = _narrowed(worst, candidate, limits)
     comparable = shown.case.expected.numel() > 0 and not shown.raised and not shown.case.must_refuse
