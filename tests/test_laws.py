@@ -79,7 +79,8 @@ def test_one_function_is_enough_for_a_verdict() -> None:
     outcomes = verify(OwnSampler())
     assert {o.law for o in outcomes if o.status == "pass"} == {
         *("I1-marginal", "I15-noise", "I29-form", "I17-separable", "I14-finite"),
-        *("I18-unchanged", "I18-repeatable", "I18-own", "I18-state"),
+        *("I31-gradient", "I29-results", "I32-layout"),
+        *("I18-unchanged", "I18-repeatable", "I18-own", "I18-state", "I18-history"),
     }
     assert all(o.status in ("pass", "not-offered") for o in outcomes)
 
