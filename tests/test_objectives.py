@@ -15,7 +15,7 @@ from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood
 from ddpm_ref.learned import bound_terms, hybrid_loss, learned_range
 from ddpm_ref.network import LearnedRange
-from ddpm_ref.noise import NoiseStream
+from ddpm_ref.noise import NoiseStream, Use
 from ddpm_ref.process import q_sample
 from ddpm_ref.sampler import sample
 from ddpm_ref.schedule import linear_schedule
@@ -225,7 +225,9 @@ def test_loss_aware_draws_by_the_losses_of_the_run_itself():
         for t, loss in zip(step.t.tolist(), step.losses.tolist(), strict=True):
             factor = 1 / (3 * p[t - 1])
             seen[t].append(loss / factor)
-        points = NoiseStream(11).uniform((12,), use=1, step=step.step, dtype=torch.float64)
+        points = NoiseStream(11).uniform(
+            (12,), use=Use.TIMESTEP, step=step.step, dtype=torch.float64
+        )
         edges = torch.tensor(p, dtype=torch.float64).cumsum(0)
         wanted = 1 + (points[:, None] >= edges[:2]).sum(1)
         assert torch.equal(step.t, wanted)
