@@ -319,7 +319,10 @@ def test_bad_data_and_bad_models_are_named() -> None:
         elbo(ConstantX0(0.0), torch.zeros(2, 3, dtype=torch.uint8), schedule, levels=256)
     with pytest.raises(ValueError, match="lattice"):
         elbo(ConstantX0(0.0), x0, schedule, parameterization="x0", levels=17)
-    with pytest.raises(ValueError, match="chunk"):
+    with pytest.raises(
+        ValueError,
+        match=r"\[6, 6\] .* \[6, 3\]: they must be equal; .* pass output\[:, :C\], or the pair",
+    ):
         elbo(lambda x, t: torch.cat([x, x], dim=1), x0, schedule, decoder="gaussian")
     with pytest.raises(TypeError, match="sample"):
         elbo(lambda x, t: None, x0, schedule, decoder="gaussian")
