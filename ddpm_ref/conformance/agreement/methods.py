@@ -399,7 +399,14 @@ def _step(r: Row, x: Numbers, o: Options) -> Parts:
     clean, direction, deviation = step_coefficients(r, o["sampler"], o["eta"])
     x0 = _converted(r, x, o["parameterization"], "x0")
     eps = _converted(r, x, o["parameterization"], "eps")
-    return {"": clean * x0 + direction * eps + deviation * x["noise"]}
+    result = clean * x0 + direction * eps + deviation * x["noise"]
+    if isinstance(result, Bounded):
+        # Code that keeps ε̂ alone, x_t − σ ε̂ in σ-space, rounds at the size of x_t even where it was told x̂_0.
+        recovered = (x["x_t"] - sqrt(r.rest) * eps) / sqrt(r.alpha_bar)
+        by_eps = clean * recovered + direction * eps + deviation * x["noise"]
+        bound = torch.where(by_eps.bound.isfinite(), by_eps.bound, 0.0)
+        result = Bounded(result.value, torch.maximum(result.bound, bound))
+    return {"": result}
 
 
 def _step_options() -> Iterator[Options]:
