@@ -147,7 +147,8 @@ def test_laws_run_beside_the_projects_own_tests_and_k_chooses(repository) -> Non
     (repository / "test_theirs.py").write_text("def test_one():\n    pass\n")
     status, said = pytest_there(repository, *LAWS[:2])
     assert status == 0
-    assert re.search(r"\b[3-9]\d* passed", said)
+    counted = re.search(r"\b(\d+) passed", said)
+    assert counted and int(counted[1]) >= 3
     status, said = pytest_there(repository, *LAWS[:2], "-k", "I1-marginal")
     assert "1 xfailed" in said
     assert " passed" not in said
