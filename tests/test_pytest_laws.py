@@ -148,7 +148,8 @@ def test_laws_run_beside_the_projects_own_tests_and_k_chooses(repository) -> Non
     status, said = pytest_there(repository, *LAWS[:2])
     assert status == 0
     counted = re.search(r"\b(\d+) passed", said)
-    assert counted and int(counted[1]) >= 3
+    assert counted
+    assert int(counted[1]) >= 3
     status, said = pytest_there(repository, *LAWS[:2], "-k", "I1-marginal")
     assert "1 xfailed" in said
     assert " passed" not in said
