@@ -392,7 +392,7 @@ def test_an_error_of_use_leaves_no_empty_file_behind(factory, tmp_path) -> None:
         (("--draws", "2"), "--draws 2 belongs to --full"),
         (("--device", "cudaa"), "--device cudaa: not usable here"),
         (("--device", "meta"), "--device meta: not usable here"),
-        (("--out", "curve.picture"), "--out curve.picture: 'picture' is no kind of picture"),
+        (("--out", "curve.picture"), "--out curve.picture: 'picture' is not a kind of picture"),
         (("--T", "9"), "--T 9: --model brings its own schedule, Schedule(T=13"),
         (("--schedule", "cosine"), "--schedule cosine: --model brings its own schedule"),
     ],

@@ -104,7 +104,9 @@ def test_unknown_ids_are_warned_about(repository) -> None:
     file.write_text(file.read_text() + "I1-marginl  a slip\n")
     status, said = pytest_there(repository, *LAWS)
     assert status == 0
-    assert "'I1-marginl' among the expected failures is no law; did you mean I1-marginal?" in said
+    assert (
+        "'I1-marginl' among the expected failures is not a law; did you mean I1-marginal?" in said
+    )
 
 
 def test_a_wrong_adapter_is_no_expected_failure(repository) -> None:

@@ -54,7 +54,7 @@ def check_picture(path: str, option: str) -> None:
     ending = Path(path).suffix.removeprefix(".").lower()
     if ending and ending not in FigureCanvasBase.get_supported_filetypes():
         raise UsageError(
-            f"{option} {path}: {ending!r} is no kind of picture; end it in .png or .svg"
+            f"{option} {path}: {ending!r} is not a kind of picture; end it in .png or .svg"
         )
 
 

@@ -93,7 +93,7 @@ def _warn_unknown(expected: Mapping[str, str]) -> None:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         warnings.warn(
-            pytest.PytestWarning(f"{name!r} among the expected failures is no law{hint}"),
+            pytest.PytestWarning(f"{name!r} among the expected failures is not a law{hint}"),
             stacklevel=2,
         )
 

@@ -60,7 +60,7 @@ def _gallery(folder: str) -> int:
 
 
 def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
-    """The records, and the files of folders that are none; a file named by itself must be one."""
+    """The records, and files of folders that are not records; a file named by itself must be a record."""
     from bench.record import RecordError, load
 
     records, unread = [], []
