@@ -320,6 +320,7 @@ class TestDask:
         assert len(pairs) == len(set(pairs)) == 6
 
     def test_nobody_answers(self) -> None:
+        pytest.importorskip("distributed")
         with (
             pytest.raises(UsageError, match="no dask scheduler answers"),
             executor_from("dask:tcp://127.0.0.1:9"),
