@@ -6,7 +6,6 @@ Where `torch.distributed` is not initialized there is one process, and everythin
 computed for a row depends on its global index alone (`NoiseStream`), so that p processes together have the rows of one.
 """
 
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -14,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
+
+from ddpm_ref.reverse import Model
 
 if dist.is_available():
     # Its functions keep, as a default argument, the process group that exists when the module is first imported, and optimizers
@@ -65,15 +66,13 @@ class Team:
         first, last = rows * place // self.size, rows * (place + 1) // self.size
         return first, last - first
 
-    def over(self, rows: Tensor, evaluate: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """`evaluate(rows, 0)` with the work shared: each process evaluates its rows, and all have the result.
+    def sharing(self, model: Model) -> Model:
+        """The model with the rows of each call shared: each process evaluates its own, and all have the answer to every row.
 
-        Args:
-            rows: `[n, *dims]`, equal on every process.
-            evaluate: (some neighbouring rows, the number of the first) → one result per row `[b, *dims]`.
+        Every process must make the same calls, as `elbo`, `estimate_elbo`, `validation_loss` and `sample` do with equal arguments. The
+        result is that of one process, up to what the model's own rounding owes to the size of its batch.
         """
-        first, count = self.share(len(rows))
-        return self.assemble(evaluate(rows[first : first + count], first), len(rows))
+        return _Shared(model, self) if self.size > 1 else model
 
     def assemble(self, mine: Tensor, rows: int) -> Tensor:
         """All rows `[rows, *dims]` on every process, from everybody's share of them.
@@ -99,3 +98,24 @@ class Team:
             dist.broadcast(part, src=rank)
             parts.append(part)
         return torch.cat(parts)
+
+
+class _Shared(nn.Module):
+    """See `Team.sharing`."""
+
+    def __init__(self, model: Model, team: Team) -> None:
+        super().__init__()
+        self.model, self.team = model, team
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        first, count = self.team.share(len(x_t))
+        # A process without a row evaluates one all the same, because only the model knows the form of its answer.
+        rows = slice(first, first + count) if count else slice(0, 1)
+        answer = self.model(x_t[rows], t[rows])
+        if isinstance(answer, Tensor):
+            return self._whole(answer, len(x_t), count)
+        prediction, log_variance = answer
+        return self._whole(prediction, len(x_t), count), self._whole(log_variance, len(x_t), count)
+
+    def _whole(self, mine: Tensor, rows: int, count: int) -> Tensor:
+        return self.team.assemble(mine[:count], rows)

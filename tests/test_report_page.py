@@ -98,6 +98,7 @@ def test_a_records_text_is_never_a_tag_or_a_link_in_html(hostile: dict[str, str]
     assert not page.tags & {"script", "iframe", "img", "object", "javascript:alert(1)"}
 
 
+@pytest.mark.peers
 def test_a_records_text_is_never_a_tag_or_a_link_in_markdown(hostile: dict[str, str]) -> None:
     """As a reader of GitHub's Markdown sees it, with bare addresses made into links."""
     parser = pytest.importorskip("markdown_it", reason="needs markdown-it-py (extra docs)")

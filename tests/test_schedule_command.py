@@ -69,6 +69,7 @@ SHIPPED = {
 KNOWN = {"DDPMScheduler": 0.00635, "PNDMScheduler": 0.0683, "zero terminal SNR": 0.0}
 
 
+@pytest.mark.peers
 @pytest.mark.filterwarnings("ignore:__array:DeprecationWarning")  # theirs, from NumPy
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_number_of_what_diffusers_ships_is_exact(name, tmp_path, capsys) -> None:
@@ -116,6 +117,7 @@ def test_every_number_of_what_diffusers_ships_is_exact(name, tmp_path, capsys) -
     assert not errors(found)
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 30, 50, 333, 999])
 def test_spacing_is_that_of_diffusers(spacing, n) -> None:
@@ -127,6 +129,7 @@ def test_spacing_is_that_of_diffusers(spacing, n) -> None:
     assert (row["first"], row["last"]) == (int(theirs.min()) + 1, int(theirs.max()) + 1)
 
 
+@pytest.mark.peers
 def test_flow_matching_and_edm_are_read_in_variance_preserving_notation(tmp_path, capsys) -> None:
     diffusers = pytest.importorskip("diffusers", reason="diffusers is an optional peer")
     flow = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)

@@ -293,6 +293,7 @@ def cluster() -> Iterator[Any]:
         yield made
 
 
+@pytest.mark.peers
 @pytest.mark.filterwarnings("default")
 class TestDask:
     """Starting a cluster of two processes takes some seconds."""

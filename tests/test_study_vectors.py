@@ -88,7 +88,14 @@ def test_predictions_are_those_of_the_law() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["linear", "jit-512", "jit-512-scaled", "capacity-16-8", "objectives"]
+    "name",
+    [
+        "linear",
+        "jit-512",
+        "jit-512-scaled",
+        "capacity-16-8",
+        pytest.param("objectives", marks=pytest.mark.peers),  # its primary features are effnet's
+    ],
 )
 def test_every_arm_of_a_study_runs_and_the_record_can_be_made(name: str) -> None:
     if name == "objectives":

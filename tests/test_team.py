@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import distributed
 
+from ddpm_ref.elbo import elbo
+from ddpm_ref.estimator import validation_loss
 from ddpm_ref.network import UNet, initialize
 from ddpm_ref.noise import NoiseStream
 from ddpm_ref.sampler import sample
@@ -42,25 +45,32 @@ dist.destroy_process_group()
 
 
 def computed() -> dict[str, torch.Tensor]:
-    """Seven samples, and a number for each of seven rows: shares of three and four."""
-    team, schedule = Team.present(), linear_schedule(5)
+    """What is asked of a model: shares of three and four rows, and of one row for two."""
+    schedule = linear_schedule(5)
     network = UNet(1, base=4, multipliers=(1,), attention=(), steps=5).double()
     initialize(network, NoiseStream(3))
+    eps = Team.present().sharing(network)
 
-    def draw(rows: torch.Tensor, first: int) -> torch.Tensor:
-        shape = (len(rows), 1, 4, 4)
-        return sample(network, shape, schedule, parameterization="eps", seed=2, first_index=first)
+    def with_variance(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return network(x_t, t), torch.full_like(x_t, -3.0)
 
-    rows = torch.arange(7.0)
+    images = NoiseStream(4).normal((7, 1, 4, 4), step=0).double().clamp(-1, 1)
+    gaussian: Any = {"decoder": "gaussian", "batch_size": 7}
+    loss = validation_loss(
+        eps, images, schedule, parameterization="eps", weighting="simple", evaluations=99
+    )
+    learned = elbo(Team.present().sharing(with_variance), images, schedule, **gaussian)
     return {
-        "samples": team.over(rows, draw),
-        "squares": team.over(rows, lambda part, first: part**2),
+        "sample": sample(eps, (7, 1, 4, 4), schedule, parameterization="eps", seed=2),
+        "one": sample(eps, (1, 1, 4, 4), schedule, parameterization="eps", seed=2),
+        "bound": elbo(eps, images, schedule, **gaussian).total,
+        "learned": learned.total,
+        "loss": torch.tensor(loss.value, dtype=torch.float64),
     }
 
 
 def test_two_processes_have_the_rows_of_one(tmp_path):
     alone = computed()
-    assert torch.equal(alone["squares"], torch.arange(7.0) ** 2)
     meeting = f"file://{tmp_path}/meeting"
     other = subprocess.Popen([sys.executable, "-c", WORKER, meeting, str(tmp_path / "other.pt")])
     distributed.init_process_group("gloo", init_method=meeting, rank=0, world_size=2)

@@ -1,6 +1,7 @@
 """`ddpm-bench train`: one folder with everything, resumed bit for bit, errors in one line."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -125,25 +126,25 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path, capsys):
     assert "already holds a run" in capsys.readouterr().err
 
 
-def test_torchrun_with_two_processes_gives_the_losses_of_one(tmp_path):
-    words = ["train", *TINY, "--steps", "3", "--precision", "float64"]
-    assert main([*words, "--out", str(tmp_path / "one")]) == 0
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    result = subprocess.run(
-        [*launcher, "-m", "bench", *words, "--out", str(tmp_path / "two")],
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def _together(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*LAUNCHER, "-m", "bench", *words],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=150,
+        check=False,
     )
+
+
+def test_torchrun_with_two_processes_gives_the_losses_of_one(tmp_path):
+    words = ["train", *TINY, "--steps", "3", "--precision", "float64"]
+    assert main([*words, "--out", str(tmp_path / "one")]) == 0
+    result = _together(*words, "--out", str(tmp_path / "two"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("3 steps, loss") == 1
     sheets = [(tmp_path / name / "samples.png").read_bytes() for name in ("one", "two")]
@@ -152,23 +153,22 @@ def test_torchrun_with_two_processes_gives_the_losses_of_one(tmp_path):
     assert two == pytest.approx(one, rel=1e-10)
 
 
-def test_under_torchrun_a_mistake_is_one_line_from_one_process(tmp_path):
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    result = subprocess.run(
-        [*launcher, "-m", "bench", "train", "--weighting", "simpel", "--out", str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=150,
+def test_torchrun_with_two_processes_gives_the_bound_of_one(tmp_path):
+    assert main(["train", *TINY, "--steps", "3", "--out", str(tmp_path)]) == 0
+    words = ["elbo", str(tmp_path / "checkpoint.pt"), "--evaluations", "99", "--json"]
+    assert main([*words, str(tmp_path / "one.json")]) == 0
+    result = _together(*words, str(tmp_path / "two.json"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("bits/dim") == 1
+    one, two = (
+        json.loads((tmp_path / f"{name}.json").read_text())["bits_per_dim"]
+        for name in ("one", "two")
     )
+    assert two == pytest.approx(one, rel=1e-5)
+
+
+def test_under_torchrun_a_mistake_is_one_line_from_one_process(tmp_path):
+    result = _together("train", "--weighting", "simpel", "--out", str(tmp_path))
     assert result.returncode != 0
     said = [line for line in result.stderr.splitlines() if line.startswith("ddpm-bench:")]
     assert len(said) == 1

@@ -33,6 +33,7 @@ HELP = """bits/dim of a checkpoint or of your model, term by term, with standard
   ddpm-bench elbo --model hf:my_pipeline --images my_images
   ddpm-bench elbo --model my_model.py:make --data digits --schedule linear --T 1000
   ddpm-bench elbo runs/digits/checkpoint.pt --evaluations 20000 --json bound.json --out bound.png
+  torchrun --nproc-per-node 2 -m bench elbo runs/digits/checkpoint.pt --full
 
 the factory returns a model, (model, Schedule), (model, diffusers scheduler) or a diffusers pipeline: docs/elbo-of-your-model.md"""
 
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; 1 where the bound is not finite."""
     import math
 
+    from bench.job.together import is_chief, together
     from bench.report.bits_per_dim import as_text, draw_curve
 
     if arguments.draws != 1 and not arguments.full:
@@ -75,9 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.out is not None:
         check_picture(arguments.out, "--out")
     # With `--json -` only the JSON goes to standard output, whatever a user's factory or model prints.
-    with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
+    with (
+        redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout),
+        together(arguments.device) as arguments.device,
+    ):
         found = _measured(arguments).as_json()
     good = math.isfinite(found["bits_per_dim"])
+    if not is_chief():
+        return 0 if good else 1
     if arguments.json:
         write_json(
             SCHEMA,

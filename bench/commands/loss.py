@@ -49,14 +49,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write; 1 where a loss is not finite."""
+    from bench.job.together import is_chief, together
     from bench.report.losses import loss_text
 
     check_outputs(arguments)
     weighting = weighting_of(arguments.weighting)
     # With `--json -` only the JSON goes to standard output, whatever a user's factory or model prints.
-    with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
+    with (
+        redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout),
+        together(arguments.device) as arguments.device,
+    ):
         record = _measured(arguments, weighting)
-    deliver(arguments, record, loss_text(record.results))
+    if is_chief():
+        deliver(arguments, record, loss_text(record.results))
     return int(any(row["value"] is None for row in record.results["losses"]))
 
 

@@ -110,7 +110,12 @@ def add_download(parser: argparse.ArgumentParser) -> None:
 def data_from(arguments: argparse.Namespace, name: str) -> "DataSet":
     """The data set `name` with the options --data-dir and --download."""
     from bench.data import load
+    from bench.job.together import processes
 
+    if arguments.download and processes() > 1:
+        raise UsageError(
+            "--download with several processes: they would write the same files; fetch the data with one process first"
+        )
     root = Path(arguments.data_dir).expanduser() if arguments.data_dir else None
     return load(name, root, download=arguments.download)
 
@@ -131,6 +136,7 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     """Everything that `elbo` needs, from the checkpoint or the factory and the options."""
     from bench.metrics.bits_per_dim import Question, Reading
     from bench.metrics.foreign_model import adapt
+    from ddpm_ref.team import Team
 
     if (arguments.checkpoint is None) == (arguments.model is None):
         raise UsageError(
@@ -146,7 +152,7 @@ def question_from(arguments: argparse.Namespace) -> "Question":
     kind = arguments.variance or foreign.variance or "posterior"
     clip = foreign.clip if arguments.clip is None else arguments.clip
     return Question(
-        model=adapt(foreign, schedule, kind),
+        model=Team.present().sharing(adapt(foreign, schedule, kind)),
         data=images.to(arguments.device),
         source=dataset.describe(),
         schedule=schedule,

@@ -1,7 +1,7 @@
 """`ddpm-bench train`: the trainer alone, on one process or on several under torchrun."""
 
 import argparse
-import os
+import dataclasses
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
@@ -73,14 +73,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 done, 1 diverged; errors of use raise `UsageError` (exit status 2)."""
-    from bench.job.training_run import Plan, for_data, is_chief, run_training, team
+    from bench.job.together import is_chief, together
+    from bench.job.training_run import Plan, for_data, run_training
 
-    if arguments.download and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError(
-            "--download with several processes: they would write the same files; fetch the data with one process first"
-        )
     out = writable_directory(arguments.out)
-    with team(_config(arguments, out)) as config:
+    config = _config(arguments, out)
+    with together(config.device) as device:
+        config = dataclasses.replace(config, device=device)
         data = data_from(arguments, config.data)
         plan = Plan(
             for_data(config, data),

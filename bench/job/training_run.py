@@ -12,17 +12,15 @@ The log is what the checkpoint knows: on `--resume` the lines after it are cut o
 import csv
 import dataclasses
 import io
-import os
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import distributed
 
+from bench.job.together import is_chief
 from bench.terminal.files import FileNotWrittenError, replacing, write_picture, write_text
 from bench.terminal.progress import meter
 from bench.terminal.usage import UsageError, on_interrupt
@@ -218,26 +216,3 @@ def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
             normalize=True,
             value_range=(-1, 1),
         )
-
-
-@contextmanager
-def team(config: TrainConfig) -> Iterator[TrainConfig]:
-    """Join the processes that torchrun started; alone, nothing happens.
-
-    torchrun tells every process its place by RANK, LOCAL_RANK and WORLD_SIZE. CPUs talk by gloo, GPUs by NCCL, one each.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield config
-        return
-    accelerated = config.device == "cuda"
-    distributed.init_process_group("nccl" if accelerated else "gloo")
-    try:
-        place = int(os.environ["LOCAL_RANK"])
-        yield dataclasses.replace(config, device=f"cuda:{place}") if accelerated else config
-    finally:
-        distributed.destroy_process_group()
-
-
-def is_chief() -> bool:
-    """Whether this process writes and speaks for the team."""
-    return not distributed.is_initialized() or distributed.get_rank() == 0

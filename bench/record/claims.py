@@ -369,6 +369,13 @@ _OBJECTIVES = (
         "difference",
         less(_STUDY, "gradient_spread", "eps/elbo (even t)", "eps/elbo"),
     ),
+    Claim(
+        "learned-variance",
+        "Learning the reverse variance by the hybrid loss lowers the bound",
+        "Nichol & Dhariwal 2021",
+        "difference",
+        less("learned-variance", "bits_per_dim", "eps/simple (learned variance)", "eps/simple"),
+    ),
 )
 
 _ONLY_EPS, _ONLY_X0 = "eps/simple", "x0/simple_x0"

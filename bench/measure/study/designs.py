@@ -4,6 +4,7 @@
 |---|---|
 | `digits`, `fashion-16`, `cifar10` | outputs × weightings in three sizes |
 | `objectives` | weightings, schedules and ways to draw t, on digits with an MLP |
+| `learned-variance` | bits/dim with the reverse variance fixed and learned, same data and network as `objectives` |
 | `linear` | the price of a bottleneck on linear networks, one for each level of noise (`ddpm_ref.oracle.rank`) |
 | `capacity-D-W` | the same on ReLU networks of width W that share their weights over levels, on a Gaussian of D dimensions |
 | `photos-N`, `sampler-steps` | patches of photographs: outputs by ambient dimension, and by the number of sampler steps |
@@ -260,6 +261,17 @@ def _objectives() -> Study:
     return Study("objectives", "digits", design)
 
 
+def _learned_variance() -> Study:
+    """The bound with the variance learned by the hybrid loss, against the fixed one of the same network."""
+    variant = "learned variance"
+    design = replace(
+        _objectives().design,
+        arms=(Arm("eps", "simple"), Arm("eps", "simple", variant)),
+        variants={variant: {"variance": "learned"}},
+    )
+    return Study("learned-variance", "digits", design)
+
+
 _ROWS = (
     Study(
         "tiny",
@@ -287,6 +299,7 @@ _ROWS = (
     ),
     Study("digits", "digits", Design()),
     _objectives(),
+    _learned_variance(),
     _fashion(),
     Study(
         "cifar10",

@@ -23,7 +23,7 @@ from ddpm_ref.noise import NoiseStream
 from ddpm_ref.objective import weight
 from ddpm_ref.parameterization import convert
 from ddpm_ref.process import q_sample
-from ddpm_ref.reverse import evaluation_mode
+from ddpm_ref.reverse import Model, checked_output, evaluation_mode
 from ddpm_ref.schedule import Schedule
 
 _SEED = 987_001
@@ -52,17 +52,17 @@ class Probe:
         """λ of each level."""
         return [float(self.schedule.log_snr[t]) for t in self.steps]
 
-    def eps_errors(self, model: Denoiser, parameterization: str) -> list[float]:
+    def eps_errors(self, model: Model, parameterization: str) -> list[float]:
         """ε-MSE at each level, eq. (1).
 
         Args:
-            model: `model(x_t, t) -> prediction`, called in eval mode without gradient.
+            model: `model(x_t, t) -> prediction`, or a pair with a log-variance; called in eval mode without gradient.
             parameterization: what it predicts.
         """
         with evaluation_mode(model):
             return [self._error(model, parameterization, k) for k in range(len(self.steps))]
 
-    def excess(self, model: Denoiser, parameterization: str, exact: Denoiser) -> list[float]:
+    def excess(self, model: Model, parameterization: str, exact: Denoiser) -> list[float]:
         """mean ‖x̂_0 − E[x_0 | x_t]‖² at each level, summed over dims: what the exact denoiser would save.
 
         Args:
@@ -73,11 +73,11 @@ class Probe:
         with evaluation_mode(model):
             return [self._excess(model, parameterization, exact, k) for k in range(len(self.steps))]
 
-    def _excess(self, model: Denoiser, parameterization: str, exact: Denoiser, level: int) -> float:
+    def _excess(self, model: Model, parameterization: str, exact: Denoiser, level: int) -> float:
         x_t = self.x_t[level]
         t = torch.full((len(x_t),), self.steps[level], device=x_t.device)
         predicted = convert(
-            model(x_t, t).double(),
+            checked_output(model(x_t, t), x_t)[0].double(),
             x_t.double(),
             t,
             self.schedule,
@@ -86,13 +86,13 @@ class Probe:
         )
         return float((predicted - exact(x_t.double(), t)).square().sum()) / len(x_t)
 
-    def _error(self, model: Denoiser, parameterization: str, level: int) -> float:
+    def _error(self, model: Model, parameterization: str, level: int) -> float:
         total, x_t, eps = 0.0, self.x_t[level], self.eps[level]
         for start in range(0, len(x_t), _BATCH):
             rows, noise = x_t[start : start + _BATCH], eps[start : start + _BATCH]
             t = torch.full((len(rows),), self.steps[level], device=rows.device)
             predicted = convert(
-                model(rows, t).double(),
+                checked_output(model(rows, t), rows)[0].double(),
                 rows.double(),
                 t,
                 self.schedule,

@@ -63,13 +63,10 @@ def training_record(plan: TrainingPlan) -> Record:
         for case in contests
         for name, seconds in case.pop("seconds").items()
     }
-    from bench.measure.throughput.training_loops import STEPS_PER_CALL
-
     return new_record(
         KIND,
         protocol=asdict(plan)
         | {
-            "steps_per_call": STEPS_PER_CALL,
             "turn_seconds": TURN_SECONDS,
             "pause_seconds": PAUSE_SECONDS,
         },
@@ -101,7 +98,7 @@ def contest(number: int, *, threads: int, rounds: int, seed: int) -> dict[str, A
     import torch
 
     from bench.measure.throughput.interleaved import Call, interleave, speed_ratio
-    from bench.measure.throughput.training_loops import CASES, LOOPS, STEPS_PER_CALL, prove
+    from bench.measure.throughput.training_loops import CASES, LOOPS, prove
 
     torch.set_num_threads(threads)
     case = CASES[number]
@@ -125,8 +122,8 @@ def contest(number: int, *, threads: int, rounds: int, seed: int) -> dict[str, A
         {
             "contender": name,
             "origin": present[name].origin,
-            "step_seconds": timings.median(name) / STEPS_PER_CALL,
-            "images_per_second": case.batch * STEPS_PER_CALL / timings.median(name),
+            "step_seconds": timings.median(name) / case.steps_per_call,
+            "images_per_second": case.batch * case.steps_per_call / timings.median(name),
             "compile_seconds": compiling[name],
             "verified": verified,
         }
@@ -135,6 +132,7 @@ def contest(number: int, *, threads: int, rounds: int, seed: int) -> dict[str, A
     return {
         "case": case.name,
         "batch": case.batch,
+        "steps_per_call": case.steps_per_call,
         "shape": list(case.shape),
         "threads": threads,
         "rows": rows,
@@ -143,7 +141,7 @@ def contest(number: int, *, threads: int, rounds: int, seed: int) -> dict[str, A
         "fastest_peer": timings.fastest(peers) if peers else None,
         "speed_up": {name: speed_ratio(timings, name, peers).as_json() for name in own if peers},
         "seconds": {
-            name: [value / STEPS_PER_CALL for value in values]
+            name: [value / case.steps_per_call for value in values]
             for name, values in timings.seconds.items()
         },
     }

@@ -35,8 +35,6 @@ from ddpm_ref.trainer import train
 from ddpm_ref.training_loss import example_losses
 from ddpm_ref.training_state import new_state
 
-STEPS_PER_CALL = 8
-"""Optimizer steps in one timed call: a library's loop is entered and left as seldom."""
 _ENDLESS, _SEED, _IMAGES = 10**9, 20_201_119, 512
 _LOSS_TOLERANCE, _GRADIENT_TOLERANCE = 1e-5, 1e-4
 """Relative; float32 sums in another order, and peers' tables in float32."""
@@ -53,12 +51,14 @@ class TrainingCase:
         name: for the report.
         shape: of one image.
         batch: images per step.
+        steps_per_call: optimizer steps in one timed call, which enters and leaves a library's loop once.
         network_options: of the U-Net.
     """
 
     name: str
     shape: tuple[int, int, int]
     batch: int
+    steps_per_call: int
     network_options: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, **choices: Any) -> TrainConfig:
@@ -94,12 +94,14 @@ CASES = (
         "8 × 8 grey, small U-Net",
         (1, 8, 8),
         64,
+        8,
         {"base": 16, "multipliers": (1, 2), "attention": (1,)},
     ),
     TrainingCase(
         "32 × 32 colour, U-Net",
         (3, 32, 32),
-        32,
+        16,
+        2,
         {"base": 32, "multipliers": (1, 2, 2), "attention": (2,)},
     ),
 )
@@ -112,7 +114,7 @@ class Loop:
     Attributes:
         name: as in the report.
         origin: own or peer.
-        build: case → (one call of `STEPS_PER_CALL` steps, seconds of compiling).
+        build: case → (one call of `steps_per_call` steps, seconds of compiling).
         loss: case, batch → loss and gradients by this loop's own formulas, at the shared weights.
         package: what must be installed.
     """
@@ -171,7 +173,7 @@ def _own(**choices: Any) -> Callable[[TrainingCase], tuple[Call, float]]:
     def build(case: TrainingCase) -> tuple[Call, float]:
         run = train(case.config(**choices), case.images())
         first = next(run)
-        return lambda: list(itertools.islice(run, STEPS_PER_CALL)), first.compile_seconds
+        return lambda: list(itertools.islice(run, case.steps_per_call)), first.compile_seconds
 
     return build
 
@@ -226,7 +228,7 @@ def _lucidrains(case: TrainingCase) -> tuple[Call, float]:
     trainer.dl = _endless((case.images() + 1) / 2, case.batch)
 
     def call() -> None:
-        trainer.train_num_steps = trainer.step + STEPS_PER_CALL
+        trainer.train_num_steps = trainer.step + case.steps_per_call
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             trainer.train()
 
@@ -286,7 +288,7 @@ def _diffusers(case: TrainingCase) -> tuple[Call, float]:
         return float(loss.detach().item())
 
     def call() -> list[float]:
-        return [step() for _ in range(STEPS_PER_CALL)]
+        return [step() for _ in range(case.steps_per_call)]
 
     call()
     return call, 0.0
