@@ -229,3 +229,30 @@ class TestCommand:
 
         page = (Path(__file__).parents[1] / "docs" / "claims.md").read_text(encoding="utf-8")
         assert table() in page
+
+
+class TestExact:
+    """Claims that a closed form decides."""
+
+    STUDY = new_record(
+        "study",
+        protocol={"study": "none of these", "seeds": [1]},
+        results={"arms": [], "runs": []},
+    )
+
+    def row(self, *prices: tuple[int, float, float]) -> dict[str, Any]:
+        rows = [{"T": T, "identity": one, "beta": two} for T, one, two in prices]
+        bound = new_record("bound", results={"prices": rows})
+        return next(r for r in claims_of([self.STUDY, bound]) if r["id"] == "identity-variance")
+
+    def test_the_largest_T_decides(self) -> None:
+        found = self.row((10, 1.0, 2.0), (1000, 7.5, 2.25), (100, 0.0, 1.0))
+        assert (found["verdict"], found["measured"], found["unit"]) == ("fails", 5.25, "bits/dim")
+        assert "T = 1000" in found["reason"]
+
+    def test_it_holds_where_nothing_is_lost(self) -> None:
+        assert self.row((10, 2.0, 2.0))["verdict"] == "holds"
+
+    def test_without_a_bound_it_is_not_measured(self) -> None:
+        (found,) = [r for r in claims_of([self.STUDY]) if r["id"] == "identity-variance"]
+        assert found["verdict"].startswith("not measured (needs")

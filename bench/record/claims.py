@@ -56,23 +56,25 @@ class Claim:
         id: short and unique; `ddpm-bench run --claims ID` runs what it needs.
         says: the claim, as a sentence.
         source: who says it.
-        kind: `difference` or `equality`.
+        kind: `difference`, `equality`, or `exact` (a closed form, without seeds).
         cells: every one of them must come out; () where a CPU cannot decide.
         margin: of an equality, in the unit of (1): a factor for ratios, a difference else.
         predicted: what the closed form says, in words; numbers are taken from the record where it holds them.
         needs: what a claim without cells needs.
         command: what would decide it.
+        prices: of an exact claim, two reverse variances of a `bound` record; it holds where the first costs no more bits/dim.
     """
 
     id: str
     says: str
     source: str
-    kind: Literal["difference", "equality"] = "difference"
+    kind: Literal["difference", "equality", "exact"] = "difference"
     cells: tuple[Cell, ...] = ()
     margin: float | None = None
     predicted: str = ""
     needs: str = ""
     command: str = ""
+    prices: tuple[str, str] = ("", "")
 
     @property
     def studies(self) -> tuple[str, ...]:
@@ -378,6 +380,18 @@ _OBJECTIVES = (
     ),
 )
 
+_EXACT = (
+    Claim(
+        "identity-variance",
+        "With the reverse variance Σ = I the bound is as good as with β_t I",
+        "the article",
+        "exact",
+        needs="a record of `ddpm-bench bound`",
+        command="ddpm-bench bound",
+        prices=("identity", "beta"),
+    ),
+)
+
 _ONLY_EPS, _ONLY_X0 = "eps/simple", "x0/simple_x0"
 _PATCHES = (
     Claim(
@@ -441,7 +455,7 @@ _ELSEWHERE = (
     ),
 )
 
-_ROWS = (*_CAPACITY, *_TOYS, *_ARTICLE, *_OBJECTIVES, *_PATCHES, *_ELSEWHERE)
+_ROWS = (*_CAPACITY, *_TOYS, *_ARTICLE, *_OBJECTIVES, *_EXACT, *_PATCHES, *_ELSEWHERE)
 CLAIMS = {row.id: row for row in _ROWS}
 """Claim by id, in the order in which they are listed."""
 

@@ -16,6 +16,8 @@ most α/2 likely to be at most α, so together α.
 **Power.** With n seeds and a paired standard deviation s, a test at level α finds a true mean μ with the probability that a noncentral t with
 n − 1 degrees of freedom and noncentrality √n μ/s leaves ±t_{1−α/2} (`power`). It is stated before anything is run, at Holm's first step α = 0.05/m.
 
+**An exact claim** compares two numbers of a closed form, at the largest T of the newest `bound` record: there is no seed and no p-value.
+
 A run that diverged has no value: its seed is left out, and the reason names the arm, the seed and the step. Fewer than three seeds settle nothing.
 """
 
@@ -83,7 +85,38 @@ def claims_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     if not studies:
         return []
     found = {row.id: cells_of(row, studies) for row in CLAIMS.values()}
-    return settle(CLAIMS.values(), found)
+    exact = exact_rows(records)
+    return [exact.get(row["id"], row) for row in settle(CLAIMS.values(), found)]
+
+
+def exact_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+    """Exact claims by id, as rows of report.json; {} where no record prices the reverse variances."""
+    bounds = sorted((r for r in records if r.kind == "bound"), key=lambda r: r.created)
+    priced = [r for r in bounds if r.results.get("prices")]
+    if not priced:
+        return {}
+    prices = max(priced[-1].results["prices"], key=lambda row: row["T"])
+    return {row.id: _exact(row, prices) for row in CLAIMS.values() if row.kind == "exact"}
+
+
+def _exact(row: Claim, prices: Mapping[str, float]) -> dict[str, Any]:
+    claimed, other = row.prices
+    extra = prices[claimed] - prices[other]
+    return {
+        **_start(row),
+        "predicted": None,
+        "measured": extra,
+        "low": extra,
+        "high": extra,
+        "unit": "bits/dim",
+        "seeds": 0,
+        "verdict": "holds" if extra <= 0 else "fails",
+        "reason": f"closed form at T = {prices['T']}, without seeds",
+    }
+
+
+def _start(row: Claim) -> dict[str, Any]:
+    return {"id": row.id, "source": row.source, "says": row.says}
 
 
 def by_name(records: Sequence[Record]) -> dict[str, Results]:
@@ -168,7 +201,7 @@ def _row(
     adjusted: float | None,
     family: int,
 ) -> dict[str, Any]:
-    start = {"id": row.id, "source": row.source, "says": row.says}
+    start = _start(row)
     nothing = dict.fromkeys(("measured", "low", "high", "unit"))
     if cells is None:
         verdict, reason = _not_measured(row)
