@@ -242,7 +242,7 @@ class TestExact:
 
     def row(self, *prices: tuple[int, float, float]) -> dict[str, Any]:
         rows = [{"T": T, "identity": one, "beta": two} for T, one, two in prices]
-        bound = new_record("bound", results={"prices": rows})
+        bound = new_record("bound", protocol={}, results={"prices": rows})
         return next(r for r in claims_of([self.STUDY, bound]) if r["id"] == "identity-variance")
 
     def test_the_largest_T_decides(self) -> None:
