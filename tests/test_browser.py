@@ -16,7 +16,10 @@ from tests.browser import Browser
 
 RECORDS = Path(__file__).parents[1] / "reports" / "records"
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium on the PATH")
+pytestmark = [
+    pytest.mark.skipif(chromium() is None, reason="no Chromium on the PATH"),
+    pytest.mark.any_torch,
+]
 
 OPEN = "document.querySelectorAll('details').forEach(d => d.open = true)"
 BEYOND = """

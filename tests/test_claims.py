@@ -20,6 +20,8 @@ from bench.record.statistics import detectable, holm, mean_test, power, proporti
 from bench.record.study import measure
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 CELL = Cell("s", (Term(1.0, "a", "excess"), Term(-1.0, "b", "excess")))
 
 

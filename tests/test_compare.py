@@ -14,6 +14,8 @@ from bench.record.comparison import compare, drift_within
 from bench.record.releases import by_torch
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 RECORDS = Path(__file__).parents[1] / "reports" / "records"
 QUIET = ("within noise", "not tested")
 

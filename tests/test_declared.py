@@ -10,6 +10,8 @@ import pytest
 from bench.terminal import usage
 from tests.test_architecture import imported, sources
 
+pytestmark = pytest.mark.any_torch
+
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 OURS = {"bench", "ddpm_ref"}
 BY_NAME = {"pytest-benchmark"}

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from mpmath import mp, mpf
 
+pytestmark = pytest.mark.any_torch
+
 DOCS = Path(__file__).parents[1] / "docs"
 SOURCE = (DOCS / "derivation.md").read_text(encoding="utf-8")
 

@@ -12,6 +12,8 @@ from bench.report import gallery
 from docs import numbers
 from docs.numbers import rendered
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
 

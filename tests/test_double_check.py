@@ -23,6 +23,8 @@ from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.mutants import MUTANTS
 from ddpm_ref.conformance.runner import examine
 
+pytestmark = pytest.mark.any_torch
+
 FLOAT64 = torch.float64
 DRAWN = {
     "I11-unbiased",

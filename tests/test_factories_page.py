@@ -10,6 +10,8 @@ from bench.metrics.foreign_model import adapt, load_foreign
 from ddpm_ref.elbo import elbo
 from ddpm_ref.oracle import GaussianOracle
 
+pytestmark = pytest.mark.any_torch
+
 PAGE = (Path(__file__).parents[1] / "docs" / "elbo-of-your-model.md").read_text(encoding="utf-8")
 
 

@@ -14,6 +14,8 @@ from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.remarks import remarks
 
+pytestmark = pytest.mark.any_torch
+
 LINEAR = Setting("linear", 10)
 X, T = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1, 7])
 

@@ -8,6 +8,8 @@ import pytest
 
 from bench.__main__ import main
 
+pytestmark = pytest.mark.any_torch
+
 
 def examples(command: str) -> list[list[str]]:
     """The words of every example of a command."""

@@ -14,6 +14,8 @@ from tests.independent.minimal import MINIMAL
 from tests.independent.notes import Notes
 from tests.independent.right import Right
 
+pytestmark = pytest.mark.any_torch
+
 SAMPLE = {
     "objectives/velocity-mirrored": "I3-target",
     "objectives/hybrid-without-steps": "I21-hybrid",

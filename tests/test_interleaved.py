@@ -8,6 +8,8 @@ import pytest
 
 from bench.measure.throughput.interleaved import Timings, interleave, speed_ratio
 
+pytestmark = pytest.mark.any_torch
+
 
 class World:
     """A clock that moves only when somebody works, and a machine that slows down round by round."""

@@ -8,6 +8,8 @@ import pytest
 from bench.record import Record, new_record
 from bench.record.kinds import COVERAGE, JUDGES, ROUNDING, violations
 
+pytestmark = pytest.mark.any_torch
+
 BOUND = {
     "gaps": [{"gap": 0.3}, {"gap": 0.0}],
     "pointwise_least_slack": 0.0,

@@ -7,6 +7,8 @@ from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.mutants import MUTANTS, Mutant
 
+pytestmark = pytest.mark.any_torch
+
 CASES = [
     pytest.param(mutant, cause, id=f"{mutant.name}: {cause}")
     for mutant in MUTANTS.values()

@@ -15,6 +15,8 @@ from tests.mutation.results import record
 from tests.mutation.seeded import Seeded
 from tests.mutation.worker import Verdict, module_name
 
+pytestmark = pytest.mark.any_torch
+
 SOURCE = textwrap.dedent('''
     """1 + 1 in a docstring."""
     from typing import TypeAlias

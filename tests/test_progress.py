@@ -6,6 +6,8 @@ import pytest
 
 from bench.terminal.progress import LONGEST, duration, meter, progress
 
+pytestmark = pytest.mark.any_torch
+
 
 class Clock:
     """Seconds that pass only when told to."""

@@ -34,6 +34,8 @@ from ddpm_ref import (
 )
 from ddpm_ref.sampler import SamplerRule, step
 
+pytestmark = pytest.mark.any_torch
+
 # ---------------------------------------------------------------- schedules
 
 NO_SCHEDULES = [

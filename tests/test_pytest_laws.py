@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "laws-in-your-ci.md").read_text(encoding="utf-8")
 PLUGIN = "bench.commands.pytest_laws"

@@ -13,6 +13,8 @@ from bench.record import RecordError, checked_json, finite, load, new_record, sa
 from bench.record.schema import schema
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 
 def _record(**changes):
     content = {

@@ -15,6 +15,8 @@ from bench.job.releases import Rotation, found, rotate
 from bench.record import Record, load, save
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "reports" / "records"
 

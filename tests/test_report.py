@@ -22,6 +22,8 @@ from bench.report.page.document import PARTS
 from bench.report.page.html import inline, is_number
 from bench.report.title import subtitle
 
+pytestmark = pytest.mark.any_torch
+
 SENTENCES = {
     "paragraph": "Weights, data order and ε are shared",
     "note": "Two degrees of freedom only",

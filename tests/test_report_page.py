@@ -33,6 +33,8 @@ from bench.report.page.document import KINDS, MOST
 from bench.report.page.figures import svg, unmarked
 from bench.report.page.markdown import text
 
+pytestmark = pytest.mark.any_torch
+
 HOSTILE = (
     "[x](javascript:alert(1))",
     "<script>alert(1)</script>",

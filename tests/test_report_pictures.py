@@ -19,6 +19,8 @@ from bench.report.study.front import forest_figure, front, p_value
 from bench.report.study.pictures import IN_IMAGE_SPACE, interaction_figure, weights_figure
 from bench.report.timings import rounds_figure
 
+pytestmark = pytest.mark.any_torch
+
 RECORDS = Path(__file__).parents[1] / "reports" / "records"
 
 

@@ -22,6 +22,8 @@ from ddpm_ref.conformance.adapters.repositories.checkout import (
     stand_ins,
 )
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).parents[1]
 CHECKOUTS = os.environ.get("DDPM_BENCH_CHECKOUTS")
 

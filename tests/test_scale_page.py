@@ -10,6 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ddpm_ref.network import NETWORKS, UNet
 
+pytestmark = pytest.mark.any_torch
+
 PAGE = (Path(__file__).parents[1] / "docs/scale.md").read_text(encoding="utf-8")
 FULL = {"base": 64, "multipliers": (1, 2, 2, 2), "attention": (2, 3), "blocks": 2}
 

@@ -18,6 +18,8 @@ from bench.record.statistics import (
     spread,
 )
 
+pytestmark = pytest.mark.any_torch
+
 
 def test_t_interval_of_three_by_hand():
     """Mean 2, standard error 1/√3, t quantile with 2 degrees of freedom: t = p√(2/(1−p²)), p = 0.95."""

@@ -11,6 +11,8 @@ from bench.report.page.blocks import Figure, Fold, Note, Section, Table
 from bench.report.page.figures import svg
 from bench.report.throughput import apart, section
 
+pytestmark = pytest.mark.any_torch
+
 UNMEASURED = {"contender": "cuda", "reason": "no CUDA device"}
 
 

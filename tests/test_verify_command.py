@@ -11,6 +11,8 @@ import torch
 from bench.__main__ import main
 from bench.measure.laws.examine import examine, known_laws, record, subjects
 
+pytestmark = pytest.mark.any_torch
+
 USER_CODE = """
 import torch
 from ddpm_ref.conformance import Implementation, Setting

@@ -19,6 +19,8 @@ from bench.terminal import files
 from bench.terminal.files import FileNotWrittenError, replacing, sweep, write_text
 from bench.terminal.usage import UsageError, alone_in, writable_file
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -14,6 +14,8 @@ from bench.data.folder import load_folder, read_pictures
 from bench.data.picture import read_picture
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 
 def noise(*shape: int, seed: int = 0, high: int = 256) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, high, shape)

@@ -9,6 +9,8 @@ from bench.__main__ import main
 from bench.record import RecordError, load, new_record, save
 from bench.record.record import checked_json
 
+pytestmark = pytest.mark.any_torch
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
