@@ -59,6 +59,14 @@ def test_estimator_writes_its_record_and_reports_ratios(factory, tmp_path, capsy
     assert "covers" in capsys.readouterr().out
 
 
+def test_estimator_says_why_it_exits_1(factory, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("bench.record.kinds.COVERAGE", (1.1, 1.2))
+    words = ("--examples", "23", "--evaluations", "64", "--repetitions", "2", "--data", "digits")
+    assert main(["estimator", "--model", factory, *words, "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("exit status 1: the 95 % interval covers") for line in said)
+
+
 def test_the_command_of_an_estimator_record_trains_the_same_network(tmp_path, capsys) -> None:
     options = ("--parameterization", "v", "--set", 'schedule="cosine"', "--set", "T=9")
     options += ("--set", "network_options.base=8", "--set", "network_options.attention=[]")

@@ -455,7 +455,7 @@ class TestRecord:
         from bench.report.page.figures import svg
 
         figures = [block for block in found.blocks if isinstance(block, Figure)]
-        assert len(figures) == 8
+        assert len(figures) == 10
         assert all(svg(figure) == svg(figure) for figure in figures)
 
     def test_no_study_no_section(self) -> None:

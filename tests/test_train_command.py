@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,21 @@ def test_a_run_leaves_config_checkpoint_log_and_pictures(tmp_path, capsys):
     assert len(losses(tmp_path)) == 3
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert "3 steps, loss" in capsys.readouterr().out
+
+
+def test_train_prints_the_next_command_and_the_folder_is_a_checkpoint(tmp_path, capsys):
+    out = tmp_path / "a run"
+    assert main(["train", *TINY, "--steps", "2", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out.rpartition("next: ")[2]
+    program, *words = shlex.split(printed)
+    assert program == "ddpm-bench"
+    budget = ["--examples", "9", "--evaluations", "60"]
+    assert main([*words, *budget]) == 0
+    by_folder = capsys.readouterr().out
+    assert main(["elbo", str(out / "checkpoint.pt"), *budget]) == 0
+    assert capsys.readouterr().out == by_folder
+    assert main(["elbo", str(tmp_path)]) == 2
+    assert "checkpoint.pt" in capsys.readouterr().err
 
 
 def test_resume_continues_the_log_and_the_bits(tmp_path, capsys):

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from bench.commands.subject import add_subject, question_from
+from bench.commands.subject import add_subject, checkpoint_file, question_from
 from bench.terminal.usage import at_least, writable_directory
 
 HELP = """measure the exact bound: gaps, limits, identities, the price of each reverse variance
@@ -18,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument("--grid", action="store_true", help="Monte Carlo of `elbo` in every cell")
     parser.add_argument("--samples", type=at_least(100), default=1000, help="of each cell (1000)")
-    parser.add_argument("--price", metavar="CHECKPOINT", dest="checkpoint", help="a trained model")
+    parser.add_argument(
+        "--price",
+        type=checkpoint_file,
+        metavar="CHECKPOINT",
+        dest="checkpoint",
+        help="a trained model: the file, or the folder of its run",
+    )
     add_subject(parser)
     parser.add_argument(
         "--out", default="ddpm-bench-report/records", metavar="DIR", help="where the record goes"

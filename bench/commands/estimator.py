@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from bench.commands.subject import add_subject, question_from, subject_of
+from bench.commands.subject import add_subject, checkpoint_file, question_from, subject_of
 from bench.terminal.usage import at_least, writable_directory
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ _MATTERS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT", help="of `ddpm-bench train`")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=checkpoint_file,
+        metavar="CHECKPOINT",
+        help="of `ddpm-bench train`, or the folder of its run",
+    )
     add_subject(parser)
     parser.add_argument(
         "--evaluations",
@@ -71,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         _print(record)
         print(f"record: {save(record, directory)}")
         for reason in violations(record):
-            print(f"violated: {reason}")
+            print(f"exit status 1: {reason}")
             honest = False
     return 0 if honest else 1
 

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from bench.commands.output import add_outputs, check_outputs, deliver
-from bench.commands.subject import add_subject, question_from, subject_of
+from bench.commands.subject import add_subject, checkpoint_file, question_from, subject_of
 from bench.terminal.usage import UsageError, at_least, readable_file, unknown
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ _OF_THE_MODEL = ("schedule", "T", "parameterization", "first_step")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
     parser.add_argument(
-        "checkpoints", nargs="*", metavar="CHECKPOINT", help="of `ddpm-bench train`, up to two"
+        "checkpoints",
+        nargs="*",
+        type=checkpoint_file,
+        metavar="CHECKPOINT",
+        help="of `ddpm-bench train`, or the folders of their runs; up to two",
     )
     add_subject(parser)
     parser.add_argument(

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 _ARRAYS = (".npy", ".npz")
 
 
+def checkpoint_file(text: str) -> str:
+    """A checkpoint's file; of the folder of a run, the one in it."""
+    path = Path(text).expanduser()
+    return str(path / "checkpoint.pt") if path.is_dir() else text
+
+
 def add_subject(parser: argparse.ArgumentParser) -> None:
     """The options that say which model on which data, shared with `estimator` and `bound`."""
     parser.add_argument(

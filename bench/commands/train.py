@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import shlex
 import tomllib
 from contextlib import nullcontext
 from pathlib import Path
@@ -103,7 +104,8 @@ def _outcome(plan: "Plan", last: "Step | None") -> str:
     if last.diverged:
         return f"diverged at step {last.step}: loss {last.loss}, gradient norm {last.gradient_norm}"
     apart = f" (compiling took {last.compile_seconds:.1f} s)" if last.compile_seconds else ""
-    return f"{last.step} steps, loss {last.loss:.4f}{apart}; checkpoint, log and pictures are in {plan.out}"
+    done = f"{last.step} steps, loss {last.loss:.4f}{apart}; checkpoint, log and pictures are in {plan.out}"
+    return f"{done}\nnext: ddpm-bench elbo {shlex.quote(str(plan.out))}"
 
 
 def _config(arguments: argparse.Namespace, out: Path) -> "TrainConfig":

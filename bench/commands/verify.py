@@ -5,6 +5,7 @@ Exit status: 0 all hold, 1 some law failed (whatever its class), 2 wrong usage, 
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write everything that was found as strict JSON; - for standard output (schema: ddpm-bench.verify/1)",
     )
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="every law in every dtype, and each failure in full (default: one screen)",
+    )
     parser.add_argument("--out", metavar="DIR", help="save a record there, for `ddpm-bench report`")
     parser.add_argument(
         "--init", metavar="FILE.py", help="write a commented adapter to fill in, and stop"
@@ -78,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     laws = _laws(arguments.law)
     # With `--json -` only the JSON goes to standard output, whatever an adapter prints.
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
-        examined = _examined(arguments.against or ["ddpm_ref"], laws)
+        examined = _examined(arguments.against or ["ddpm_ref"], laws, tables=arguments.verbose)
         found = record(examined, laws)
-        _tell(found.results)
+        print(_full(found.results) if arguments.verbose else _brief(found.results))
         if directory is not None:
             print(f"record {save(found, directory).name} in {arguments.out}")
     if arguments.json is not None:
@@ -91,25 +98,33 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _examined(names: Sequence[str], laws: "tuple[Law, ...]") -> "list[Examined]":
-    """Everything that was named, each with its table as soon as it is there."""
+def _examined(names: Sequence[str], laws: "tuple[Law, ...]", *, tables: bool) -> "list[Examined]":
+    """Everything that was named; with `tables` each has its own as soon as it is there."""
     from bench.measure.laws.examine import results
     from bench.report.laws.text import table
 
     examined: list[Examined] = []
     for subject in _subjects(names):
         examined.append(_examine(subject, laws))
-        print(table(results(examined[-1:], laws)), flush=True)
+        if tables:
+            print(table(results(examined[-1:], laws)), flush=True)
     return examined
 
 
-def _tell(results: "Mapping[str, Json]") -> None:
+def _full(results: "Mapping[str, Json]") -> str:
     """Every failure in words, and of several implementations an overview."""
     from bench.report.laws.text import failures, overview
 
-    print(failures(results), end="")
-    if len(results["implementations"]) > 1:
-        print(overview(results))
+    several = len(results["implementations"]) > 1
+    return failures(results) + overview(results) * several
+
+
+def _brief(results: "Mapping[str, Json]") -> str:
+    """All of it on the screen that there is, of 40 lines at most."""
+    from bench.report.laws.screen import Screen, screen
+
+    columns, lines = shutil.get_terminal_size((110, 37))
+    return screen(results, Screen(min(lines - 3, 37), min(max(columns, 72), 110)))
 
 
 def _init(name: str) -> int:

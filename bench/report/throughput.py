@@ -23,7 +23,7 @@ from bench.report.page.blocks import (
 )
 from bench.report.page.digits import interval, number
 from bench.report.page.figures import PALETTE
-from bench.report.timings import rounds_figure
+from bench.report.timings import rounds_figure, spread_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
@@ -76,6 +76,11 @@ def section(records: Sequence[Record]) -> Section | None:
         *filter(None, [rounds_figure(contests)]),
         *_training_blocks(loops),
         *_suite_blocks(rows),
+        *(
+            Fold("How each timing scatters", [figure])
+            for figure in [spread_figure(suites)]
+            if figure
+        ),
         *_gpu_blocks(visits),
         *_drift_notes(suites),
         *_missing_blocks(missing, [*cases, *gpu]),

@@ -2,6 +2,7 @@
 
 import copy
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,7 @@ from ddpm_ref.conformance.lawbook.law import Case, Law
 from ddpm_ref.conformance.lawbook.truth import digits
 from ddpm_ref.conformance.setting import Setting
 
-_LONGEST = 600
+_LONGEST, _WIDTH = 600, 100
 
 
 def name_of(case: Case) -> str:
@@ -69,6 +70,7 @@ def witness(
     exact = case.exact(index) if case.exact is not None and right is not None else None
     return {
         "method": name_of(case),
+        "function": case.method,
         "arguments": {name: _plain(value) for name, value in case.arguments.items()},
         "index": list(index),
         "measured": measured,
@@ -102,27 +104,44 @@ def snippet(law: Law, implementation: Implementation, case: Case, message: str) 
     )
     if case.run is not None or not writable:
         return again
-    if any(isinstance(v, Setting) for v in case.arguments.values()):
-        head.append("from ddpm_ref.conformance import Setting")
-    arguments = ", ".join(_source(v) for v in case.arguments.values())
-    if len(arguments) > _LONGEST:
+    words = [_source(v, implementation) for v in case.arguments.values()]
+    if sum(map(len, words)) > _LONGEST:
         return again
-    return "\n".join(
-        [
-            "import torch",
-            *head,
-            f"result = {kind.__qualname__}().{case.method}({arguments})",
-            f"print(result)  # {message}",
-        ]
-    )
+    if any(word.startswith("Setting(") for word in words):
+        head.append("from ddpm_ref.conformance import Setting")
+    called = f"result = {kind.__qualname__}().{case.method}"
+    return "\n".join(["import torch", *head, _call(called, words), f"print(result)  # {message}"])
 
 
-def _source(value: Any) -> str:
+def _call(called: str, words: Sequence[str]) -> str:
+    """On one line; where that is long, an argument a line."""
+    line = f"{called}({', '.join(words)})"
+    if len(line) <= _WIDTH:
+        return line
+    return "\n".join([f"{called}(", *(f"    {word}," for word in words), ")"])
+
+
+def _source(value: Any, implementation: Implementation) -> str:
     if isinstance(value, Tensor):
         return f"torch.tensor({value.tolist()!r}, dtype={value.dtype})"
     if isinstance(value, Setting):
-        default = Setting(value.name, value.T)
-        extra = {k: v for k, v in vars(value).items() if getattr(default, k) != v}
-        words = "".join(f", {name}={content!r}" for name, content in extra.items())
-        return f"Setting({value.name!r}, {value.T}{words})"
+        return _setting(value, implementation)
     return repr(copy.copy(value))
+
+
+def _setting(setting: Setting, implementation: Implementation) -> str:
+    """A schedule by its name; one with many numbers of its own by its place among those of the adapter."""
+    default = Setting(setting.name, setting.T)
+    extra = {k: v for k, v in vars(setting).items() if getattr(default, k) != v}
+    words = "".join(f", {name}={content!r}" for name, content in extra.items())
+    written = f"Setting({setting.name!r}, {setting.T}{words})"
+    if len(written) <= _WIDTH:
+        return written
+    try:
+        place = list(implementation.settings()).index(setting)
+    except (
+        Exception,
+        SystemExit,
+    ):  # theirs; or a schedule that the law chose, which it does not have
+        return written
+    return f"{type(implementation).__qualname__}().settings()[{place}]"

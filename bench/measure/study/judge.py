@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from bench.data import DataSet, load
 from bench.measure.study.design import Arm
 from bench.measure.study.task import Setting
+from bench.measure.study.trajectory import trajectories
 from bench.measure.study.vectors import Truth, truth_of
 from bench.measure.study.yardsticks import (
     Probe,
@@ -132,7 +133,11 @@ class Judge:
             if self.features:
                 grid = drawn[: self.setting.design.grid]
                 copies = self.data.train[nearest(grid, self.data.train)]
-                shown = {"grid": encode(to_uint8(grid)), "nearest": encode(to_uint8(copies))}
+                shown = {
+                    "grid": encode(to_uint8(grid)),
+                    "nearest": encode(to_uint8(copies)),
+                    "trajectory": self._trajectory(model, arm),
+                }
         return {"final": values, **shown, "reason": ""}
 
     def _sweep(self, model: nn.Module, arm: Arm) -> Verdict:
@@ -163,6 +168,20 @@ class Judge:
             pair = self.heldout_features(name, len(images)), extracted(module, images)
             found[name] = {"fd": distance(*pair), "kid": kernel_distance(*pair)}
         return found
+
+    def _trajectory(self, model: nn.Module, arm: Arm) -> dict[str, Any]:
+        """x̂_0 on the way to the first samples of `_samples`."""
+        design = self.setting.design
+        return trajectories(
+            model,
+            self.data.shape,
+            self.schedule(arm),
+            output=arm.output,
+            steps=min(design.sampler_steps, design.T),
+            clip=self.data.levels is not None,
+            seed=_SAMPLE_SEED,
+            scale=design.scale,
+        )
 
     def _samples(self, model: nn.Module, arm: Arm, steps: int | None = None) -> Tensor:
         """Generated examples on the CPU; the sampler's noise is the same for every arm and seed."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.measure.study.design import Arm
 from bench.measure.study.judge import Judge, judge_of, loaded
+from bench.measure.study.least import least_loss
 from bench.measure.study.predictions import predictions
 from bench.measure.study.processes import (
     Result,
@@ -35,6 +36,8 @@ from ddpm_ref.oracle import GaussianOracle
 
 _SETS = 8
 """Disjoint sets of training images for the floor, at most."""
+_PICTURES = ("grid", "nearest", "trajectory")
+"""What a record holds of the first seed only."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ def _results(
 def _with_pictures_of_the_first_seed(setting: Setting, run: Result) -> Result:
     if run["seed"] == setting.design.seeds[0]:
         return run
-    return {name: value for name, value in run.items() if name not in ("grid", "nearest")}
+    return {name: value for name, value in run.items() if name not in _PICTURES}
 
 
 def _yardsticks(judge: Judge) -> dict[str, Any]:
@@ -177,6 +180,7 @@ def _yardsticks(judge: Judge) -> dict[str, Any]:
     }
     return {
         "linear": _linear_floor(judge),
+        "least": least_loss(judge, judge.setting.design.arms[0]),
         "distance": primary,
         "distances": rows,
         "pictures": {name: encode(to_uint8(images)) for name, images in pictures.items()},

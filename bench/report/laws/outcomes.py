@@ -27,6 +27,11 @@ def worst(rows: Iterable[Row]) -> str:
     return next((name for name in SEVERITY if name in kinds), "not-offered")
 
 
+def leading(rows: Sequence[Row]) -> Row:
+    """The first dtype of the worst class: it stands for the law."""
+    return next(row for row in rows if kind(row) == worst(rows))
+
+
 def by_law(rows: Iterable[Row], implementation: str) -> dict[str, list[Row]]:
     """The rows of one implementation by law."""
     grouped: dict[str, list[Row]] = {}
@@ -48,3 +53,15 @@ def root(row: Row) -> str:
         if mark in row["message"]:
             return str(row["message"].partition(mark)[2])
     return ""
+
+
+def function(row: Row) -> str:
+    """The method of the adapter that a failure's witness calls; "" in records that do not say it."""
+    return str((row.get("witness") or {}).get("function", ""))
+
+
+def cause(row: Row) -> str:
+    """What failures of one root share: the exception; else their class, the function asked and where alone it fails."""
+    asked = function(row)
+    where = str(row.get("root") or "")
+    return root(row) or (f"{kind(row)} {asked} {where}" if asked else str(row["law"]))

@@ -1,6 +1,6 @@
-"""What `ddpm-bench verify` prints, from the results of a record: a table per implementation, every failure in words, an overview.
+"""What `ddpm-bench verify -v` prints, from the results of a record: a table per implementation, every failure in words, an overview.
 
-Each function takes `results` of a record of kind `verify`, or those of one implementation alone.
+Each function takes `results` of a record of kind `verify`, or those of one implementation alone. Without `-v`: `screen`.
 """
 
 import textwrap
@@ -15,12 +15,13 @@ from bench.report.laws.outcomes import (
     counts,
     failed,
     kind,
+    leading,
     root,
     worst,
 )
 
 _WIDTH = 110
-_MANNERS = ("I17", "I18")
+_MANNERS = ("I17-", "I18-")
 
 Results = Mapping[str, Any]
 
@@ -36,15 +37,15 @@ def _block(one: Row, rows: Iterable[Row], laws: Mapping[str, Row]) -> str:
     offered = [law for law in grouped if worst(grouped[law]) != "not-offered"]
     silent = [law for law in grouped if law not in offered]
     title = f"{one['name']} {one['version']}".rstrip()
-    lines = ["", f"{title}: {_verdict(grouped)}, {one['seconds']:.0f} s"]
+    lines = ["", f"{title}: {verdict(grouped)}, {one['seconds']:.0f} s"]
     lines += [line for note in one["notes"] for line in _wrapped(f"note: {note}", "  ", "    ")]
     if offered:
         head = "".join(f"{name:<20s}" for name in DTYPES)
         lines.append(f"  {'law':<24s}{'':<32s}{head}".rstrip())
         lines += [_line(laws[law], grouped[law]) for law in offered]
     if silent:
-        missing = _missing(one["name"], [row for law in silent for row in grouped[law]])
-        lines += _wrapped(f"not offered ({len(silent)} laws): {missing}", "  ", "    ")
+        lacks = missing(one["name"], [row for law in silent for row in grouped[law]])
+        lines += _wrapped(f"not offered ({len(silent)} laws): {lacks}", "  ", "    ")
     return "\n".join(lines)
 
 
@@ -67,19 +68,20 @@ def cell(row: Row) -> str:
     return f"{name} nan/inf" if error is None else f"{name} {error:.0e}"
 
 
-def _missing(name: str, rows: Iterable[Row]) -> str:
+def missing(name: str, rows: Iterable[Row]) -> str:
     """What the implementation lacks, each once: `schedule tables, posterior, target`."""
     messages = dict.fromkeys(row["message"] for row in rows if row["message"])
     return ", ".join(message.removeprefix(f"{name} offers no ") for message in messages)
 
 
-def _verdict(grouped: Mapping[str, Sequence[Row]]) -> str:
+def verdict(grouped: Mapping[str, Sequence[Row]]) -> str:
     """`52 laws hold, 3 fail (2 bug, 1 precision), 14 not offered`."""
     found = counts(grouped)
     broken = [f"{found[name]} {name}" for name in FAILURES if found[name]]
     fail = sum(found[name] for name in FAILURES)
     text = f"{fail} fail ({', '.join(broken)})" if broken else "none fails"
-    return f"{found['pass']} laws hold, {text}, {found['not-offered']} not offered"
+    held = "1 law holds" if found["pass"] == 1 else f"{found['pass']} laws hold"
+    return f"{held}, {text}, {found['not-offered']} not offered"
 
 
 def overview(results: Results) -> str:
@@ -87,7 +89,7 @@ def overview(results: Results) -> str:
     names = [one["name"] for one in results["implementations"]]
     width = max(map(len, names))
     return "\n".join(
-        f"{name:<{width}s}  {_verdict(by_law(results['laws'], name))}" for name in names
+        f"{name:<{width}s}  {verdict(by_law(results['laws'], name))}" for name in names
     )
 
 
@@ -106,7 +108,7 @@ def _failures(grouped: Mapping[str, Sequence[Row]], laws: Mapping[str, Row]) -> 
     """One block per failed law; laws that fail by the same exception share one."""
     broken = {law: [row for row in rows if failed(row)] for law, rows in grouped.items()}
     ranked = sorted(
-        (law for law in broken if broken[law]), key=lambda law: _rank(laws[law], broken[law])
+        (law for law in broken if broken[law]), key=lambda law: rank(laws[law], broken[law])
     )
     blocks: dict[str, str] = {}
     same: dict[str, list[str]] = {}
@@ -122,15 +124,15 @@ def _failures(grouped: Mapping[str, Sequence[Row]], laws: Mapping[str, Row]) -> 
     ]
 
 
-def _rank(law: Row, group: Sequence[Row]) -> tuple[int, bool]:
+def rank(law: Row, group: Sequence[Row]) -> tuple[int, bool]:
     """Bugs first; among them a law on manners that found something: a mixed-up batch shows in many other laws as a wrong number."""
-    manners = law["invariant"] in _MANNERS and not any(root(row) for row in group)
+    manners = str(law["law"]).startswith(_MANNERS) and not any(root(row) for row in group)
     return FAILURES.index(worst(group)), not manners
 
 
 def _failure(law: Row, group: Sequence[Row]) -> str:
-    """The first failing dtype of the worst class stands for the law: the others are in the table."""
-    row = next(row for row in group if kind(row) == worst(group))
+    """A law in words; what the other dtypes say is in the table."""
+    row = leading(group)
     also = [other["dtype"] for other in group if other is not row]
     where = row["dtype"] + (f" (also {', '.join(also)})" if also else "")
     head = f"{row['implementation']}: {law['law']} {law['title']}: {kind(row).upper()} in {where}"

@@ -18,6 +18,7 @@ from bench.record.study import (
 )
 from bench.report.page.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table, Tone
 from bench.report.page.digits import number
+from bench.report.study.denoising import samples_figure, terms_figure, trajectory_figure
 from bench.report.study.effects import (
     Effect,
     arm_interval,
@@ -31,7 +32,6 @@ from bench.report.study.figures import (
     errors_figure,
     losses_figure,
     relative_figure,
-    samples_figure,
     time_figure,
 )
 from bench.report.study.front import front
@@ -90,8 +90,10 @@ def _blocks(record: Record) -> list[Block]:
         figure for figure in (interaction_figure(results), weights_figure(results)) if figure
     ]
     blocks += [errors_figure(results), relative_figure(results)]
+    blocks += [figure for figure in (terms_figure(results),) if figure]
     blocks += [convergence_figure(results), losses_figure(results)]
-    blocks += [figure for figure in (samples_figure(results), time_figure(results)) if figure]
+    last = (samples_figure(results), trajectory_figure(results), time_figure(results))
+    blocks += [figure for figure in last if figure]
     return [*blocks, Fold("Every run, and how the learning rates were chosen", _details(results))]
 
 

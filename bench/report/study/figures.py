@@ -1,7 +1,7 @@
 """Figures of the study. No figure shares an axis between losses of different units."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.record.study import SYMBOLS, Results, completed, linear_errors
@@ -9,10 +9,8 @@ from bench.report.page.blocks import Figure
 from bench.report.page.figures import INK, MUTED, PALETTE
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-_COLUMNS = 20
 _DASHES: tuple[Any, ...] = (
     "-",
     (0, (5, 2)),
@@ -21,8 +19,12 @@ _DASHES: tuple[Any, ...] = (
     (0, (8, 2)),
     (0, (1, 1)),
 )
-_STYLES: tuple[dict[str, Any], ...] = tuple(
-    {"color": color, "linestyle": dashes} for color, dashes in zip(PALETTE, _DASHES, strict=False)
+STYLES: tuple[dict[str, Any], ...] = tuple(
+    {
+        "color": PALETTE[k % len(PALETTE)],
+        "linestyle": _DASHES[(k + k // len(PALETTE)) % len(_DASHES)],
+    }
+    for k in range(len(PALETTE) * len(_DASHES))
 )
 """Colour and dashes of each arm, the same in every figure."""
 _WITHOUT_TIME = ("blind", "article")
@@ -34,15 +36,18 @@ def label(arm: Mapping[str, Any]) -> str:
     return f"{SYMBOLS.get(arm['output'], arm['output'])} / {arm['weighting']}{suffix}"
 
 
-def _main_arms(results: Results) -> list[Mapping[str, Any]]:
-    return [arm for arm in results["arms"] if arm["network"] == "unet"]
+def main_arms(results: Results) -> list[Mapping[str, Any]]:
+    """The arms with the network of the first arm: they differ in output and weighting only."""
+    network = results["arms"][0]["network"]
+    return [arm for arm in results["arms"] if arm["network"] == network]
 
 
-def _judged(results: Results, arm: str) -> list[Mapping[str, Any]]:
+def judged(results: Results, arm: str) -> list[Mapping[str, Any]]:
+    """The runs of an arm that ended with figures."""
     return [run for run in completed(results, arm) if run["final"] is not None]
 
 
-def _geometric(columns: Sequence[Sequence[float]]) -> list[float]:
+def geometric(columns: Sequence[Sequence[float]]) -> list[float]:
     """Geometric mean over runs at each position."""
     return [
         math.exp(math.fsum(map(math.log, values)) / len(values))
@@ -56,10 +61,10 @@ def errors_figure(results: Results) -> Figure:
     def draw(canvas: "Canvas") -> None:
         left, right = canvas.subplots(1, 2, sharex=True)
         for axes, key in ((left, "eps_mse_by_bin"), (right, "x0_mse_by_bin")):
-            for arm, style in zip(_main_arms(results), _STYLES, strict=False):
-                runs = _judged(results, arm["name"])
+            for arm, style in zip(main_arms(results), STYLES, strict=False):
+                runs = judged(results, arm["name"])
                 if runs:
-                    mean = _geometric([run["final"][key] for run in runs])
+                    mean = geometric([run["final"][key] for run in runs])
                     axes.plot(results["log_snr"], mean, label=label(arm), **style)
             axes.set_yscale("log")
             axes.set_xlabel("log-SNR (noisier to the right)")
@@ -88,10 +93,10 @@ def relative_figure(results: Results) -> Figure:
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
-        for arm, style in zip(_main_arms(results), _STYLES, strict=False):
-            runs = _judged(results, arm["name"])
+        for arm, style in zip(main_arms(results), STYLES, strict=False):
+            runs = judged(results, arm["name"])
             if runs:
-                errors = _geometric([run["final"]["eps_mse_by_bin"] for run in runs])
+                errors = geometric([run["final"]["eps_mse_by_bin"] for run in runs])
                 ratios = [error / least for error, least in zip(errors, linear, strict=True)]
                 axes.plot(results["log_snr"], ratios, label=label(arm), **style)
         axes.axhline(1.0, color=MUTED, linestyle=":", label="best linear")
@@ -116,7 +121,7 @@ def convergence_figure(results: Results) -> Figure:
     def draw(canvas: "Canvas") -> None:
         panels = canvas.subplots(1, 2)
         for axes, (key, title) in zip(panels, _CONVERGENCE, strict=True):
-            for arm, style in zip(_main_arms(results), _STYLES, strict=False):
+            for arm, style in zip(main_arms(results), STYLES, strict=False):
                 for number, run in enumerate(completed(results, arm["name"])):
                     points, name = run["points"], label(arm) if number == 0 else None
                     axes.plot(
@@ -167,52 +172,15 @@ def losses_figure(results: Results) -> Figure:
     )
 
 
-def _grids(results: Results) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for arm in results["arms"]:
-        run = next(iter(_judged(results, arm["name"])), None)
-        if run is not None:
-            yield label(arm), run["grid"]
-
-
-def samples_figure(results: Results) -> Figure | None:
-    """Samples of each arm's first seed, from the same starting noise; None where no arm has any."""
-    grids = list(_grids(results))
-    if not grids:
-        return None
-    count = grids[0][1]["shape"][0]
-    lines = -(-count // _COLUMNS)
-
-    def draw(canvas: "Canvas") -> None:
-        panels = canvas.subplots(len(grids), 1, squeeze=False).flat
-        for axes, (name, picture) in zip(panels, grids, strict=True):
-            _show(axes, picture)
-            axes.set_title(name)
-
-    return Figure(
-        "samples",
-        draw,
-        "Samples of each arm (first seed), not selected: the k-th picture of every arm starts from the same noise.",
-        size=(7.0, len(grids) * (0.36 * lines + 0.3)),
-    )
-
-
-def _show(axes: "Axes", picture: Mapping[str, Any]) -> None:
-    from bench.record.pictures import decode, tiled
-
-    sheet = tiled(decode(dict(picture)), _COLUMNS)
-    axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="none")
-    axes.set_axis_off()
-
-
 def time_figure(results: Results) -> Figure | None:
     """What a missing time input costs at each noise level; None where no such arm was run."""
-    reference = _judged(results, "eps/simple")
+    reference = judged(results, "eps/simple")
     arms = [arm for arm in results["arms"] if arm["network"] in _WITHOUT_TIME]
-    present = [(arm, _judged(results, arm["name"])) for arm in arms]
+    present = [(arm, judged(results, arm["name"])) for arm in arms]
     shown = [(arm, runs) for arm, runs in present if runs]
     if not reference or not shown:
         return None
-    base = _geometric([run["final"]["eps_mse_by_bin"] for run in reference])
+    base = geometric([run["final"]["eps_mse_by_bin"] for run in reference])
     return Figure(
         "without-time",
         _draw_ratios(results["log_snr"], base, shown),
@@ -230,7 +198,7 @@ def _draw_ratios(
     def draw(canvas: "Canvas") -> None:
         axes = canvas.subplots()
         for arm, runs in shown:
-            errors = _geometric([run["final"]["eps_mse_by_bin"] for run in runs])
+            errors = geometric([run["final"]["eps_mse_by_bin"] for run in runs])
             ratios = [error / least for error, least in zip(errors, base, strict=True)]
             axes.plot(log_snr, ratios, marker="o", label=label(arm))
         axes.axhline(1.0, color=MUTED, linestyle=":")

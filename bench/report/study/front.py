@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scipy import stats
 
@@ -20,6 +20,7 @@ from bench.report.study.effects import (
     has_factorial,
     output_effect,
 )
+from bench.report.study.figures import main_arms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ WEIGHTINGS: Mapping[str, str] = {
 }
 """Weighting → what it means, for readers who meet it for the first time."""
 
-_OUTPUTS: Mapping[str, str] = {"eps": "the noise", "x0": "the image", "v": "v, a mix of both"}
+_OUTPUTS: Mapping[str, str] = {"eps": "the noise", "x0": "the image", "v": "a mix of both"}
 _ALPHA = 0.05
 
 
@@ -55,23 +56,23 @@ def front(record: Record) -> Front | None:
     return Front((_setting(record), _winners(results, leaders), _sure(record)), blocks)
 
 
-def _arms(results: Results) -> list[Mapping[str, Any]]:
-    """The arms with the network of the first arm: those that differ in output and weighting only."""
-    network = results["arms"][0]["network"]
-    return [arm for arm in results["arms"] if arm["network"] == network]
-
-
 def _setting(record: Record) -> str:
-    data, protocol, arms = record.data or {}, record.protocol, _arms(record.results)
+    data, protocol, arms = record.data or {}, record.protocol, main_arms(record.results)
     outputs = list(dict.fromkeys(arm["output"] for arm in arms))
     weightings = list(dict.fromkeys(arm["weighting"] for arm in arms))
-    said = " or ".join(f"{_OUTPUTS.get(o, o)} ({SYMBOLS.get(o, o)})" for o in outputs)
+    said = _either([f"{_OUTPUTS.get(o, o)} ({SYMBOLS.get(o, o)})" for o in outputs])
     size = " × ".join(map(str, data.get("shape", [])[1:]))
     return (
         f"One small network was trained on {data.get('train', 'the'):,} images of `{data.get('name')}` ({size} pixels) to predict "
         f"{said}, with {len(weightings)} weightings of the error, on {len(protocol['seeds'])} seeds each; "
         "initial weights, data order and noise are the same for all."
     )
+
+
+def _either(words: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class _Lead:
 
 
 def _leader(results: Results, entry: Measure) -> _Lead | None:
-    names = [arm["name"] for arm in _arms(results)]
+    names = [arm["name"] for arm in main_arms(results)]
     means = {name: arm_interval(results, entry, name) for name in names}
     ranked = sorted((mean.estimate, name) for name, mean in means.items() if mean is not None)
     if not ranked:
@@ -155,9 +156,9 @@ def _grid(results: Results) -> Table:
             f"`{arm['weighting']}`",
             *(_cell(results, entry, arm["name"], best[entry.key]) for entry in entries),
         ]
-        for arm in _arms(results)
+        for arm in main_arms(results)
     ]
-    weightings = dict.fromkeys(arm["weighting"] for arm in _arms(results))
+    weightings = dict.fromkeys(arm["weighting"] for arm in main_arms(results))
     terms = "; ".join(f"`{w}`: {WEIGHTINGS.get(w, w)}" for w in weightings)
     distance = label_of(results, entries[1])
     return Table(
@@ -177,7 +178,7 @@ def _best(results: Results, entry: Measure) -> frozenset[str]:
     lead = _leader(results, entry)
     if lead is None:
         return frozenset()
-    others = [arm["name"] for arm in _arms(results) if arm["name"] != lead.arm]
+    others = [arm["name"] for arm in main_arms(results) if arm["name"] != lead.arm]
     close = {
         name
         for name in others

@@ -22,6 +22,7 @@ from bench.report.study.effects import (
     output_effect,
     reached,
 )
+from bench.report.study.figures import main_arms
 
 _WEIGHTINGS = ("simple", "simple_x0")
 _CLAIMS = (
@@ -67,7 +68,7 @@ def _best(results: Results) -> str:
 
 
 def _leader(results: Results, entry: Measure) -> str:
-    names = [arm["name"] for arm in results["arms"] if arm["network"] == "unet"]
+    names = [arm["name"] for arm in main_arms(results)]
     means = {name: arm_interval(results, entry, name) for name in names}
     ranked = sorted((mean.estimate, name) for name, mean in means.items() if mean is not None)
     if not ranked:
