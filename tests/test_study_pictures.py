@@ -88,8 +88,13 @@ def test_the_least_loss_at_the_levels_of_a_study() -> None:
     for t, factor in zip(found["t"], found["factor"], strict=True):
         before, after = (float(schedule.log_snr[k].exp()) for k in (t - 1, t))
         assert factor == pytest.approx((before - after) / 2, rel=1e-12)
-    training, heldout = found["training"]["value"], found["heldout"]["value"]
-    assert all(low <= high for low, high in zip(training, heldout, strict=True))
+    training = found["training"]["value"]
+    rows = zip(
+        *(found[part][name] for part in ("training", "heldout") for name in ("value", "stderr")),
+        strict=False,
+    )
+    assert all(low - 4 * a <= high + 4 * b for low, a, high, b in rows)
+    assert found["heldout"]["value"][0] > 100 * training[0]
     assert training[0] < 1e-3  # at the cleanest level it is memory
     variance = float(judge.data.train.double().var(0, correction=0).mean())
     error = 4 * found["training"]["stderr"][-1] + 0.02 * variance

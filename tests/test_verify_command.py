@@ -228,6 +228,7 @@ def test_a_missing_root_is_found_with_its_value(
         f"{user_file}:NoRoot",
         "--json",
         str(file),
+        "-v",
     )
     assert run(*words) == 1
     printed = capsys.readouterr().out
