@@ -256,6 +256,20 @@ def test_panels_stand_below_one_another_on_a_phone() -> None:
     assert "two-narrow" not in wide
 
 
+def test_logarithmic_axes_have_numbers_and_no_markup() -> None:
+    def draw(canvas) -> None:
+        left, right = canvas.subplots(1, 2)
+        left.plot([1e-6, 1e-3, 10.0], [1, 2, 3])
+        left.set_xscale("log")
+        right.plot([1.0, 2.0, 3.0], [1, 2, 3])
+        right.set_xscale("log")
+
+    texts = re.findall(r">([^<>]+)</text>", svg(Figure("log", draw, "c")))
+    assert {"10⁻⁶", "0.1", "10"} <= set(texts)
+    assert {"1", "2", "3"} <= set(texts)  # within a decade every tick is named
+    assert not any("$" in text or "mathdefault" in text for text in texts)
+
+
 def test_labels_hold_no_marks() -> None:
     assert unmarked("**every arm** at `simple`, *blind*, a*b") == "every arm at simple, blind, a*b"
 

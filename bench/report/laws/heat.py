@@ -74,10 +74,16 @@ def _name_columns(axes: object, columns: Sequence[tuple[str, str]]) -> None:
     names = list(dict.fromkeys(name for name, _ in columns))
     places = {name: [k for k, column in enumerate(columns) if column[0] == name] for name in names}
     middles = [sum(places[name]) / len(places[name]) for name in names]
-    short = [name if len(name) <= 44 else f"{name[:43]}…" for name in names]
-    axes.set_xticks(middles, short, rotation=90, fontsize=6)
+    axes.set_xticks(middles, list(map(_short, names)), rotation=90, fontsize=6)
     for name in names[1:]:
         axes.axvline(places[name][0] - 0.5, color=MUTED, linewidth=0.5, linestyle="-")
+
+
+def _short(name: str) -> str:
+    """An option without its library, beside which it stands."""
+    _, option, words = name.partition(": ")
+    told = f"· {words}" if option else name
+    return told if len(told) <= 56 else f"{told[:55]}…"
 
 
 def _shade(row: Row) -> float:

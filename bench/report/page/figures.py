@@ -54,9 +54,37 @@ def svg(figure: Figure, *, narrow: bool = False) -> str:
         )
         FigureCanvasSVG(canvas)
         figure.draw(canvas)
+        _plain_powers(canvas)
         text = io.StringIO()
         canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     return _adopt(text.getvalue(), figure, name)
+
+
+def _plain_powers(canvas: Any) -> None:
+    """Numbers at logarithmic axes in Unicode: matplotlib's own are mathematical markup, which the style does not read."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return power(x) if super().__call__(x, pos) else ""
+
+    for axes in canvas.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_formatter(Plain(labelOnlyBase=True))
+                axis.set_minor_formatter(Plain(labelOnlyBase=False, minor_thresholds=(1, 0.4)))
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def power(value: float) -> str:
+    """`0.1`, `2000`, `10⁻⁶`, `3×10⁷`."""
+    if 1e-3 <= value < 1e4:
+        return f"{value:g}"
+    digits, _, exponent = f"{value:.0e}".partition("e")
+    raised = f"10{str(int(exponent)).translate(_RAISED)}"
+    return raised if digits == "1" else f"{digits}×{raised}"
 
 
 def _stacked(canvas: Any) -> Any:
