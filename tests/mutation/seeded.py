@@ -37,7 +37,7 @@ def run_seeded(on_mutant: Callable[[str], None]) -> list[Seeded]:
             cause
             for cause in mutant.causes
             if not any(
-                judge(LAWS[cause], implementation, dtype, stop_early=True).failed
+                judge(LAWS[cause], implementation, dtype, stop_early=True).status == "fail"
                 for dtype in LAWS[cause].tolerances
             )
         ]
