@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 HELP = """The literature's claims: who says what, which study decides it, and where it stands in your records.
 
+  ddpm-bench claims
+  ddpm-bench claims ddpm-bench-report/records --json claims.json
+
 Run what some of them need with `ddpm-bench run --claims ID…`."""
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 HELP = """What changed between two records, or two folders of records; exit status 1 where something is worse beyond noise.
 
+  ddpm-bench compare old.json new.json
+  ddpm-bench compare records/before records/after --html changed.html
+  ddpm-bench compare --by torch ddpm-bench-report/records
+
 Records are paired by what they measure; several of one measurement on each side are several processes of it.
 With --by torch any number of records and folders are sorted by torch release, and each is compared with the oldest."""
 

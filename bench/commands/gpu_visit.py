@@ -8,6 +8,8 @@ from bench.terminal.usage import at_least, writable_directory
 HELP = """Build the CUDA provider, prove its bits against the CPU, measure it against the speed of memory,
 torch.compile and installed peers, and run a short study. Ten minutes at most; needs no network.
 
+  ddpm-bench gpu-visit --out records
+
 Without a CUDA device: says so, writes nothing, exit status 1."""
 
 

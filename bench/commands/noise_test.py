@@ -8,7 +8,10 @@ from bench.terminal.usage import UsageError, writable_directory
 if TYPE_CHECKING:
     from bench.measure.noise.normality import Finding
 
-HELP = "test the quality of the noise on up to a billion normals"
+HELP = """test the quality of the noise on up to a billion normals
+
+  ddpm-bench noise-test                 1e9 numbers, minutes
+  ddpm-bench noise-test --count 1e6     seconds"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,9 @@ from bench.terminal.usage import at_least
 
 HELP = """Measure laws, speed and a tiny study under several torch releases in rotation, and compare them on one page.
 
+  ddpm-bench releases .tox
+  ddpm-bench releases old/bin/python new/bin/python --rounds 4 --out compared
+
 ENVIRONMENT is the python of each release, or a tox folder with environments bench-torch…; `tox -m bench` makes them and
 calls this command. Exit status 1 where a later release is worse beyond noise."""
 

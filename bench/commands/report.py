@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bench.record import Record
 
-HELP = "Write report.html, report.md and report.json from records, and from nothing else."
+HELP = """Write report.html, report.md and report.json from records, and from nothing else.
+
+  ddpm-bench report ddpm-bench-report/records --out my_report
+  ddpm-bench report old.json new.json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

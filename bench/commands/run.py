@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _SIZES = "\n".join(f"  {name:<10}{preset.purpose}" for name, preset in PRESETS.items())
 HELP = f"""Verify the mathematics, measure throughput, compare ε- with x₀-prediction, write a report.
 
+  ddpm-bench run                                        open ddpm-bench-report/report.html
+  ddpm-bench run --preset tiny --only verify --out checked
+  ddpm-bench run --claims law-linear --out settled
+
 presets:
 {_SIZES}"""
 _DEVICES = ("auto", "cpu", "cuda")

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 HELP = """Time q_sample, loss, training, sampling, bound and Fréchet distance, each proven right just before.
 
+  ddpm-bench throughput
+  ddpm-bench throughput --only contest --shapes 16x3x32x32 --rounds 5 --threads 1
+  ddpm-bench throughput --only suite --select objective --seconds 0.1 --threads 1
+
 Parts, each a record: the suite (pytest --benchmark, every case for itself) and the contest (our fused noise
 + q_sample against the fastest other way, taking turns in one process); with --only training the contest of
 training loops (ours against two libraries' own) and where a step's time goes."""

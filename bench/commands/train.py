@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 HELP = """train one model; with torchrun on several processes
 
   ddpm-bench train --data digits --out runs/digits
+  ddpm-bench train --data digits --steps 20 --set T=10 --out runs/first
   ddpm-bench train --config my.toml --set network_options.base=32
   ddpm-bench train --out runs/digits --steps 4000 --resume
   torchrun --nproc-per-node 2 -m bench train --data digits --out runs/digits

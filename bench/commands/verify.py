@@ -7,7 +7,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,16 +22,19 @@ if TYPE_CHECKING:
 
 HELP = "run the laws on this implementation, a library or your own adapter"
 
-EVERYTHING = "all"
+EVERYTHING, FID = "all", "fid"
 SCHEMA = "ddpm-bench.verify/1"
 
-_EPILOG = """libraries: diffusers, denoising-diffusion-pytorch, azula, smalldiffusion, flow-matching, article; all = ours and
-every library that is installed. A failure is classified: bug (fails in float64), precision (fails only below, or by
+_EPILOG = """libraries: diffusers, denoising-diffusion-pytorch, azula, smalldiffusion, flow-matching, article; of the FID torchmetrics,
+pytorch-fid, clean-fid, torch-fidelity, torcheval. all = ours and every library that is installed; fid = ours and those of the
+FID, under the laws on it. A failure is classified: bug (fails in float64), precision (fails only below, or by
 rounding), convention (holds under a meaning that the adapter declares for this law), adapter (it is the adapter that is wrong:
 its signatures, the types of its results, settings).
 
   ddpm-bench verify                                     this implementation
+  ddpm-bench verify --law I8 --json laws.json           one invariant
   ddpm-bench verify --against diffusers                 a library, with the options that behave differently
+  ddpm-bench verify --against fid                       the FID of five libraries: where they agree
   ddpm-bench verify --against improved-diffusion:PATH   a checkout; also guided-diffusion, DiT, ddpm-torch, pytorch-ddpm,
                                                         minDiffusion, latent-diffusion, score_sde_pytorch, edm
   ddpm-bench verify --init my_adapter.py                a commented adapter to fill in, then
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         action="append",
         metavar="NAME|FILE.py:CLASS|REPOSITORY:PATH",
-        help="a library, a repository's checkout, `all`, or a class in a file; may be given several times (default: this implementation)",
+        help="a library, a repository's checkout, `all`, `fid`, or a class in a file; may be given several times (default: this implementation)",
     )
     parser.add_argument(
         "--law",
@@ -82,10 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json not in (None, "-"):
         writable_file(arguments.json, "--json")
     directory = None if arguments.out is None else writable_directory(arguments.out)
-    laws = _laws(arguments.law)
+    names = arguments.against or ["ddpm_ref"]
+    laws = _laws(arguments.law or (["I23"] if names == [FID] else []))
     # With `--json -` only the JSON goes to standard output, whatever an adapter prints.
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
-        examined = _examined(arguments.against or ["ddpm_ref"], laws, tables=arguments.verbose)
+        examined = _examined(names, laws, tables=arguments.verbose)
         found = record(examined, laws)
         print(_full(found.results) if arguments.verbose else _brief(found.results))
         if directory is not None:
@@ -160,11 +164,16 @@ def _laws(topics: Sequence[str]) -> "tuple[Law, ...]":
 def _subjects(names: Sequence[str]) -> "list[Subject]":
     """What is to be examined, in order; each once."""
     from bench.measure.laws.examine import OURS, subjects
+    from ddpm_ref.conformance.adapters import FID as FID_LIBRARIES
+    from ddpm_ref.conformance.adapters import PEERS
 
     if EVERYTHING in names:
-        return _everything()
+        return _installed(PEERS)
     found: list[Subject] = []
     for name in dict.fromkeys(names):
+        if name == FID:
+            found += _installed(FID_LIBRARIES)
+            continue
         try:
             found += subjects(name)
         except ModuleNotFoundError as error:
@@ -179,18 +188,18 @@ def _subjects(names: Sequence[str]) -> "list[Subject]":
     return found
 
 
-def _everything() -> "list[Subject]":
-    """This implementation and every library that is installed; what is missing is said."""
+def _installed(names: Iterable[str]) -> "list[Subject]":
+    """This implementation and those of the libraries that are installed; what is missing is said."""
     from bench.measure.laws.examine import OURS, subjects
     from ddpm_ref.conformance.adapters import PEERS
 
     found = list(subjects(OURS))
-    for name, peer in PEERS.items():
+    for name in names:
         try:
             found += subjects(name)
         except ModuleNotFoundError as error:
             print(
-                f"{name}: not installed ({error.name} is missing): pip install {peer.distribution}"
+                f"{name}: not installed ({error.name} is missing): pip install {PEERS[name].distribution}"
             )
     return found
 

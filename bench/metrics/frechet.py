@@ -117,7 +117,7 @@ def _signed(vectors: Tensor) -> Tensor:
 
 
 def inception(weights: Path | None = None) -> nn.Module:
-    """The Inception network of the FID, 2048 features, in eval mode, through torch-fidelity.
+    """The Inception network of the FID, 2048 features, in eval mode, through torch-fidelity, which resizes as the published network does.
 
     Args:
         weights: the file `pt_inception-2015-12-05-6726825d.pth`; None: torch-fidelity's own cache.
@@ -125,13 +125,11 @@ def inception(weights: Path | None = None) -> nn.Module:
     Raises:
         UsageError: torch-fidelity or its weights are not there, with the remedy.
     """
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
     try:
-        network = NoTrainInceptionV3(
-            name="inception-v3-compat",
-            features_list=["2048"],
-            feature_extractor_weights_path=None if weights is None else str(weights),
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+        network = FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048"], None if weights is None else str(weights)
         )
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         raise UsageError(
@@ -140,11 +138,11 @@ def inception(weights: Path | None = None) -> nn.Module:
             "without them FD[pca64] is what can be reported, and no FID"
         ) from error
     network.eval()
-    return _InceptionOnColour(network)
+    return InceptionOnColour(network)
 
 
-class _InceptionOnColour(nn.Module):
-    """Grey images repeated to three channels for a network that wants colour."""
+class InceptionOnColour(nn.Module):
+    """Grey images repeated to three channels for torch-fidelity's network, which wants colour and answers with a tuple."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -152,8 +150,9 @@ class _InceptionOnColour(nn.Module):
         self.num_features = 2048
 
     def forward(self, images: Tensor) -> Tensor:
+        """Features `[N, 2048]` of uint8 images."""
         colour = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        features: Tensor = self.network(colour)
+        features: Tensor = self.network(colour)[0]
         return features
 
 
@@ -163,13 +162,14 @@ def distance_name(feature: str, samples: int, *, published: bool = True) -> str:
     return "FID" if allowed else f"FD[{feature}]"
 
 
-def measure(features: nn.Module, real: Tensor, generated: Tensor) -> float:
+def measure(features: nn.Module, real: Tensor, generated: Tensor, *, batch: int = _BATCH) -> float:
     """Equation (1) between two sets of images on [−1, 1], through torchmetrics in float64.
 
     Args:
         features: a module with an integer `num_features`, used in eval mode: uint8 `[N, C, H, W]` → `[N, d]`.
         real: `[N, C, H, W]`.
         generated: `[M, C, H, W]`; the same N for all that are compared.
+        batch: images at a time; the distance does not depend on it.
 
     Raises:
         ValueError: fewer than two images, images of two shapes, or values that are not finite.
@@ -191,8 +191,8 @@ def measure(features: nn.Module, real: Tensor, generated: Tensor) -> float:
     metric.set_dtype(torch.float64)
     with torch.no_grad():
         for is_real, images in ((True, real), (False, generated)):
-            for batch in to_uint8(images).split(_BATCH):
-                metric.update(batch, real=is_real)
+            for part in to_uint8(images).split(batch):
+                metric.update(part, real=is_real)
         return max(0.0, float(metric.compute()))
 
 

@@ -222,6 +222,7 @@ _IN_BENCH = frozenset(
         "pytest",
         "pytest-benchmark",
         "scikit-learn",
+        "torch-fidelity",
         "torchmetrics",
         "torchvision",
         "tqdm",

@@ -455,6 +455,27 @@ class Implementation:
         """Fréchet distance between two sets of images `[N, C, H, W]` in [−1, 1], with this implementation's features."""
         raise self._missing("Fréchet distance")
 
+    def frechet_of_moments(
+        self, mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor
+    ) -> float:
+        """d² of two Gaussians: means `[F]`, covariances `[F, F]`, singular ones included."""
+        raise self._missing("Fréchet distance of moments")
+
+    def frechet_of_features(self, first: Tensor, second: Tensor) -> float:
+        """Fréchet distance between two sets of features `[N, F]` and `[M, F]`, as its network says them."""
+        raise self._missing("Fréchet distance of features")
+
+    def frechet_in_batches(self, real: Tensor, generated: Tensor, batch: int) -> float:
+        """`frechet_distance` of sets handed over `batch` images at a time; a last batch may be smaller."""
+        raise self._missing("Fréchet distance in batches")
+
+    def network_input(self, images: Tensor, form: str) -> Tensor:
+        """What the first layer of its Inception network is shown, `[N, 3, 299, 299]`, for uint8 images `[N, C, H, W]`, C = 1 or 3.
+
+        They are handed over as it takes 8-bit images (`bytes`), or as floats k/255 (`unit`).
+        """
+        raise self._missing("feature network's input")
+
     def frechet_label(self, extractor: str, samples: int) -> str:
         """What a report prints beside that number; the letters FID alone belong to Inception and ≥ 10,000 samples."""
         raise self._missing("Fréchet label")

@@ -1,12 +1,24 @@
 """This project under its own laws, the sample-quality harness included."""
 
 from functools import cached_property
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from bench.metrics.foreign_model import Foreign, adapt
-from bench.metrics.frechet import Pca, distance_name, measure, to_uint8
+from bench.metrics.frechet import (
+    InceptionOnColour,
+    Pca,
+    distance_name,
+    frechet_distance,
+    mean_and_covariance,
+    measure,
+    to_uint8,
+)
+from ddpm_ref.conformance.adapters.fid.stub import shown
+from ddpm_ref.conformance.adapters.fid.torch_fidelity import without_weights
+from ddpm_ref.conformance.implementation import NotOffered
 from ddpm_ref.conformance.reference import Reference
 from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.noise import NoiseStream
@@ -45,8 +57,37 @@ class BenchReference(Reference):
 
     def frechet_distance(self, real: Tensor, generated: Tensor) -> float:
         """`bench.metrics.frechet.measure`."""
+        _needs("torchmetrics")
         return measure(self._components, real, generated)
+
+    def frechet_in_batches(self, real: Tensor, generated: Tensor, batch: int) -> float:
+        """`bench.metrics.frechet.measure`."""
+        _needs("torchmetrics")
+        return measure(self._components, real, generated, batch=batch)
+
+    def frechet_of_moments(
+        self, mean1: Tensor, covariance1: Tensor, mean2: Tensor, covariance2: Tensor
+    ) -> float:
+        """`bench.metrics.frechet.frechet_distance`."""
+        return float(frechet_distance(mean1, covariance1, mean2, covariance2))
+
+    def frechet_of_features(self, first: Tensor, second: Tensor) -> float:
+        """`bench.metrics.frechet.mean_and_covariance` of both."""
+        return float(frechet_distance(*mean_and_covariance(first), *mean_and_covariance(second)))
+
+    def network_input(self, images: Tensor, form: str) -> Tensor:
+        """`bench.metrics.frechet.InceptionOnColour`; floats are read on [−1, 1]."""
+        _needs("torch_fidelity")
+        floats = 2 * (images.float() / 255) - 1
+        network = InceptionOnColour(without_weights())
+        return shown(lambda: network(images if form == "bytes" else to_uint8(floats)))
 
     def frechet_label(self, extractor: str, samples: int) -> str:
         """`bench.metrics.frechet.distance_name`."""
         return distance_name(extractor, samples)
+
+
+def _needs(package: str) -> None:
+    """Where the extra `bench` is not installed, what it brings is not offered."""
+    if find_spec(package) is None:
+        raise NotOffered(f"without {package}: pip install 'diffusion-objective-bench[bench]'")

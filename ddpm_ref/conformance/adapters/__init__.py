@@ -49,9 +49,25 @@ PEERS: dict[str, Peer] = {
         Peer("smalldiffusion", "smalldiffusion", "smalldiffusion", "smalldiffusion", "MIT"),
         Peer("flow-matching", "flow_matching", "flow_matching", "flow-matching", "CC-BY-NC-4.0"),
         Peer("article", "article", "", "", "written down here after the article"),
+        Peer(
+            "torchmetrics",
+            "fid.torchmetrics",
+            "torchmetrics",
+            "torchmetrics[image]",
+            "Apache-2.0",
+        ),
+        Peer("pytorch-fid", "fid.pytorch_fid", "pytorch_fid", "pytorch-fid", "Apache-2.0"),
+        Peer("clean-fid", "fid.clean_fid", "cleanfid", "clean-fid", "MIT"),
+        Peer(
+            "torch-fidelity", "fid.torch_fidelity", "torch_fidelity", "torch-fidelity", "Apache-2.0"
+        ),
+        Peer("torcheval", "fid.torcheval", "torcheval", "torcheval", "BSD-3-Clause"),
     )
 }
 """Everything that `implementations` can build, by name."""
+
+FID = tuple(name for name, peer in PEERS.items() if peer.module.startswith("fid."))
+"""The libraries among them that compute the FID and no diffusion."""
 
 
 def implementations(name: str) -> tuple[Implementation, ...]:

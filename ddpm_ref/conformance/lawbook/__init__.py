@@ -6,6 +6,7 @@ from ddpm_ref.conformance.lawbook import (
     denoiser,
     density,
     expectation,
+    frechet,
     hygiene,
     information,
     learned,
@@ -41,6 +42,7 @@ LAWS: dict[str, Law] = {
         training,
         runs,
         quality,
+        frechet,
         hygiene,
         manners,
     )

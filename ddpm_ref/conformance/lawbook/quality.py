@@ -12,13 +12,13 @@ from ddpm_ref.conformance.lawbook.law import Case, Law, draw
 _SHAPE = (1, 8, 8)
 
 
-def _images(count: int, salt: int, shift: float = 0.0) -> Tensor:
+def images_of(count: int, salt: int, shift: float = 0.0) -> Tensor:
     """Grey levels on the 8-bit lattice, so that rounding to uint8 is exact."""
     values = (0.4 * draw((count, *_SHAPE), salt) + shift).clamp(-1, 1)
     return ((values + 1) * 127.5).round() / 127.5 - 1
 
 
-def _squared_distance(first: Tensor, second: Tensor) -> Tensor:
+def squared_distance(first: Tensor, second: Tensor) -> Tensor:
     """‖m1 − m2‖² + tr(C1 + C2 − 2(C1 C2)^½), from features `[N, F]`, by eigenvalues of C1^½ C2 C1^½."""
     first, second = first.double(), second.double()
     gap = first.mean(0) - second.mean(0)
@@ -32,11 +32,11 @@ def _squared_distance(first: Tensor, second: Tensor) -> Tensor:
 
 def _value(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     """Three pairs in a row: statistics cached without a key would repeat the first."""
-    sets = [_images(211, 15), _images(199, 16, 0.1), _images(223, 17, -0.2)]
+    sets = [images_of(211, 15), images_of(199, 16, 0.1), images_of(223, 17, -0.2)]
     for first, second in ((0, 1), (2, 1), (0, 2)):
 
         def gap(candidate: Implementation, pair: Any = (sets[first], sets[second])) -> Tensor:
-            truth = _squared_distance(*(candidate.features(images) for images in pair))
+            truth = squared_distance(*(candidate.features(images) for images in pair))
             return torch.tensor([float(candidate.frechet_distance(*pair))]).double() / truth
 
         yield Case(
@@ -49,7 +49,7 @@ def _value(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
 
 
 def _zero(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    images = _images(211, 15)
+    images = images_of(211, 15)
 
     def itself(candidate: Implementation) -> Tensor:
         size = candidate.features(images).double().var(0).sum()
@@ -65,7 +65,7 @@ def _zero(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
 
 
 def _company(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-    images = _images(7, 15)
+    images = images_of(7, 15)
 
     def difference(candidate: Implementation) -> Tensor:
         together = candidate.features(images)

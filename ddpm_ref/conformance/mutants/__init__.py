@@ -9,6 +9,7 @@ from ddpm_ref.conformance.mutants import (  # noqa: F401 - importing a topic reg
     capacity,
     chains,
     densities,
+    distances,
     expectations,
     hygiene,
     learned,

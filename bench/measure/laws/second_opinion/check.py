@@ -20,7 +20,7 @@ from typing import Any
 
 from mpmath import mp
 
-from bench.measure.laws.second_opinion import density, process
+from bench.measure.laws.second_opinion import density, distance, process
 from bench.measure.laws.second_opinion.algebra import Number, Witness
 from bench.measure.laws.second_opinion.process import Found, Quantity
 
@@ -71,6 +71,8 @@ _QUANTITIES: Mapping[str, Quantity] = {
     "steps at which the sampler asks the model": density.asked_by_sampler,
     "bits_per_dim": density.bits_per_dim,
     "(number of t, of weights, of t outside 1…T)": density.drawn_steps,
+    "frechet_of_moments": distance.frechet_of_moments,
+    "frechet_of_features": distance.frechet_of_features,
     "ema": density.moving_average,
 }
 """A witness's label → its value."""
@@ -88,6 +90,11 @@ _IDENTITIES = {
     "Fréchet distance of a set from itself, over the features' total variance": 0,
     "features of a batch minus features one by one, and minus a second call": 0,
     "the bare name FID where it does not belong": 0,
+    "Fréchet distance in batches over its closed form on the same features": 1,
+    "what the network is shown of one colour k, minus (k − 128)/128": 0,
+    "what the network is shown of k/255 as a float, minus of k as a byte": 0,
+    "what the network is shown of a grey image, minus of the same in three channels": 0,
+    "what the network is shown of a small image over its range, minus TensorFlow's bilinear": 0,
 }
 """Label → what it is whatever the numbers are."""
 
@@ -112,8 +119,10 @@ _MARGINS = {
     "limit of the gap": 1e-2,
     "limit of the bound": 1e-3,
     "average of a weight": 1e-3,
+    "what the network is shown of one colour": 1 / 127,
+    "what the network is shown": 1e-5,
 }
-"""Starts of labels → by how much (nats, or moves of a float32 weight) a right implementation may miss the value there: by rounding, or by the law's own numerical
+"""Starts of labels → by how much (nats, moves of a float32 weight, or of the range −1 … 1) a right implementation may miss the value there: by rounding, or by the law's own numerical
 integration or extrapolation."""
 
 _NO_VALUE = {
