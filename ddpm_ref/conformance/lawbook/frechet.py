@@ -176,13 +176,15 @@ def _batches(
 
 
 def _bytes(shape: tuple[int, ...], salt: int) -> Tensor:
-    return (draw(shape, salt) * 60 + 128).clamp(0, 255).round().to(torch.uint8)
+    found: Tensor = (draw(shape, salt) * 60 + 128).clamp(0, 255).round().to(torch.uint8)
+    return found
 
 
 def like_tensorflow(images: Tensor) -> Tensor:
     """Bilinear to 299 × 299 as TensorFlow 1.x does it, float64: output pixel i is read at i·H/299."""
     rows, columns = (_interpolation(size) for size in images.shape[2:])
-    return rows @ images.double() @ columns.T
+    found: Tensor = rows @ images.double() @ columns.T
+    return found
 
 
 def _interpolation(size: int) -> Tensor:

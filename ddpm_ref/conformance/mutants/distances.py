@@ -83,8 +83,8 @@ class MeanOverBatches(Implementation):
 )
 class LastBatchLeftOut(Implementation):
     def frechet_in_batches(self, real: Tensor, generated: Tensor, batch: int) -> float:
-        whole = [images[: len(images) // batch * batch] for images in (real, generated)]
-        return super().frechet_in_batches(*whole, batch)
+        first, second = (images[: len(images) // batch * batch] for images in (real, generated))
+        return super().frechet_in_batches(first, second, batch)
 
 
 @mutant(

@@ -109,7 +109,7 @@ def _distance(first: Any, second: Any) -> float:
 def _register() -> None:
     base = importlib.import_module(f"{_PACKAGE}.feature_extractor_base").FeatureExtractorBase
 
-    class Stub(base):  # type: ignore[misc]
+    class Stub(base):  # type: ignore[misc, valid-type]
         """The stub in the library's form."""
 
         def __init__(self, name: str, features_list: list[str], **options: object) -> None:
