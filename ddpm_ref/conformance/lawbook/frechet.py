@@ -165,7 +165,7 @@ def _batches(
 
     yield Case(
         "frechet_in_batches",
-        {"real": real, "generated": generated, "batch": batch},
+        {"real": sizes[0], "generated": sizes[1], "batch": batch},
         torch.ones(1, dtype=torch.float64),
         run=ratio,
         label="Fréchet distance in batches over its closed form on the same features",
@@ -215,7 +215,8 @@ def _range(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
     def departure(arguments: dict[str, Any], candidate: Implementation) -> Tensor:
         images = arguments["images"]
         found = candidate.network_input(images, "bytes").double().flatten(2).mean(2)
-        return (found - (images[:, :, 0, 0].double() - 128) / 128).abs().amax().reshape(1)
+        gap: Tensor = found - (images[:, :, 0, 0].double() - 128) / 128
+        return gap.abs().amax().reshape(1)
 
     images = colours[:, :, None, None].expand(3, 3, 8, 8).contiguous()
     yield _shown(departure, {"images": images}, 1, "of one colour k, minus (k − 128)/128")
