@@ -37,6 +37,7 @@ DRAWN = {
     "I16-noise",
     "I16-start",
     "I19-drawn",
+    "I23-bias",
     "I28-normal",
 }
 """Laws on what an implementation draws by itself: there is no number to compare with."""

@@ -36,6 +36,7 @@ CASES = [
 # ------------------------------------------------------------------------------------------------ the laws' own truth
 
 
+@pytest.mark.filterwarnings("ignore:Matrix is singular")  # scipy's, where it is
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(list(case.arguments["mean1"].shape)))
 def test_the_truth_without_a_root_is_that_of_scipys_root_and_of_50_digits(case) -> None:
     m1, c1, m2, c2 = (part.numpy() for part in case.arguments.values())
@@ -120,6 +121,7 @@ def test_without_the_extra_the_metrics_are_not_offered(monkeypatch) -> None:
         BenchReference().frechet_distance(torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2))
 
 
+@pytest.mark.filterwarnings("ignore")  # of other people's code
 def test_the_command_asks_ours_and_what_is_installed(tmp_path, capsys) -> None:
     file = tmp_path / "found.json"
     words = ["verify", "--against", "fid", "--law", "I23-gaussians", "--json", str(file)]
@@ -136,11 +138,26 @@ def test_the_command_asks_ours_and_what_is_installed(tmp_path, capsys) -> None:
 
 # ------------------------------------------------------------------------------------------------ releases
 
-KNOWN: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+RESIZED = {"I23-resize": "convention"}
+KNOWN: dict[tuple[str, str], dict[str, dict[str, str]]] = {
+    ("torchmetrics", "1.9.0"): {
+        "torchmetrics": RESIZED,
+        "torchmetrics: feature=a module": dict.fromkeys(
+            ("I23-company", "I23-batches", "I23-last"), "convention"
+        ),
+    },
+    ("pytorch-fid", "0.3.0"): {"pytorch-fid": RESIZED},
+    ("clean-fid", "0.1.35"): {"clean-fid": RESIZED},
+    ("torch-fidelity", "0.4.0"): {"torch-fidelity": {}},
+    ("torcheval", "0.0.7"): {
+        "torcheval": {**RESIZED, "I23-range": "bug", "I23-offset": "precision"}
+    },
+}
 """(library, release) → adapter → law that fails → class. What was read in their code; another release is measured and not compared."""
 
 
 @pytest.mark.peers
+@pytest.mark.filterwarnings("ignore")  # of other people's code
 @pytest.mark.parametrize(("library", "release"), KNOWN)
 def test_what_is_known_of_a_release(library: str, release: str) -> None:
     if importlib.util.find_spec(PEERS[library].requires) is None:
