@@ -227,3 +227,20 @@ def test_machines_and_torch_releases_are_told_apart() -> None:
 def test_a_record_that_another_one_replaces_is_named() -> None:
     thorough, brief = contest(case(), rounds=21), contest(case(), rounds=3)
     assert [name for name, _ in made(thorough, brief).left_out] == [brief.name]
+
+
+def test_only_our_own_ways_are_called_ours() -> None:
+    """Plain torch into memory that is there already is no opponent of the headline, and not ours either."""
+    origins = {
+        "native": "own",
+        "compiled": "own",
+        "torch eager": "torch",
+        "torch, out given": "torch",
+    }
+    rows = [{"contender": k, "ns_per_element": 2.0, "origin": v} for k, v in origins.items()]
+    rows.append({"contender": "copy", "ns_per_element": 0.5})
+    each = {"torch eager": ratio(6.1, 6.5, 6.9)}
+    made = section([contest(case(rows=rows, speed_up_each=each))])
+    (table,) = [b for b in made.blocks if isinstance(b, Table) and "Contest" in b.caption]
+    first = [str(getattr(line[0], "text", line[0])) for line in table.rows]
+    assert {name for name in first if "(ours)" in name} == {"`native` (ours)", "`compiled` (ours)"}

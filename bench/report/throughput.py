@@ -156,9 +156,10 @@ def _headline(case: Row) -> str:
 
 
 def _ours(case: Row) -> list[str]:
-    """Our own ways in a contest: neither an opponent nor a mere copy; ours alone in a record that names no opponents."""
-    if "speed_up_each" not in case:
-        return [case["candidate"]]
+    """Our own ways in a contest; in a record that does not say whose they are, what is neither an opponent nor a mere copy."""
+    own = [row["contender"] for row in case["rows"] if row.get("origin") == "own"]
+    if own or "speed_up_each" not in case:
+        return own or [case["candidate"]]
     names = [row["contender"] for row in case["rows"]]
     return [name for name in names if name not in {*case["speed_up_each"], *COPIES}]
 
