@@ -1,7 +1,7 @@
 """The documentation as one offline site: `tox -e docs`, or `sphinx-build docs docs/_build`.
 
 Formulas become MathML while the site is built: browsers lay it out themselves, so no page needs a script or a network for
-them. Generated pages (the laws) are written below docs/generated/ before Sphinx reads anything.
+them. The page of the laws is written by `python -m docs.pages` and committed.
 """
 
 import html
@@ -39,9 +39,8 @@ _TAG = re.compile(r"\\tag\{(\d+)\}")
 
 
 def setup(app: Sphinx) -> None:
-    """Register the renderer of formulas and write the generated pages."""
+    """Register the renderer of formulas."""
     app.add_html_math_renderer("mathml", (_inline, None), (_displayed, None))
-    app.connect("builder-inited", _generate)
     app.connect("source-read", _link_out)
     app.connect("autodoc-process-docstring", _readable, priority=400)  # before napoleon's sections
 
@@ -75,16 +74,6 @@ def _link_out(app: Sphinx, name: str, source: list[str]) -> None:
     del app, name
     source[0] = _LINK.sub(lambda found: f"] (`{found[1]}`)", source[0])
     source[0] = re.sub(r"\[([^\]]+)\] \(`", r"\1 (`", source[0])
-
-
-def _generate(app: Sphinx) -> None:
-    """docs/generated/laws.md from the lawbook."""
-    del app
-    from docs.pages import laws_page
-
-    folder = ROOT / "docs" / "generated"
-    folder.mkdir(exist_ok=True)
-    (folder / "laws.md").write_text(laws_page(), encoding="utf-8")
 
 
 def _readable(

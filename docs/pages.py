@@ -1,7 +1,16 @@
-"""Pages of the site that are computed from the code, so that they cannot drift from it."""
+"""The page of the laws, which is computed from the lawbook, and docstrings as Sphinx reads them.
+
+python -m docs.pages             write docs/laws.md
+python -m docs.pages --check     exit status 1 where it is not what would be written
+"""
 
 import inspect
 import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+LAWS_PAGE = Path(__file__).parent / "laws.md"
 
 
 def laws_page() -> str:
@@ -11,8 +20,8 @@ def laws_page() -> str:
     lines = [
         "# The laws",
         "",
-        f"{len(LAWS)} statements that every implementation of a diffusion objective must satisfy. This page is generated from the",
-        "lawbook (`ddpm_ref.conformance.lawbook`), which also runs them: `ddpm-bench verify`.",
+        f"{len(LAWS)} statements that every implementation of a diffusion objective must satisfy. Written from the lawbook",
+        "(`ddpm_ref.conformance.lawbook`), by `python -m docs.pages`. `ddpm-bench verify` runs them, `ddpm-bench verify --list` lists them.",
     ]
     for law in LAWS.values():
         lines += ["", f"## {law.id}: {_line(law.title)}", "", _line(law.statement)]
@@ -85,3 +94,19 @@ def _list_table(rows: list[str]) -> list[str]:
         for place, cell in enumerate(row)
     ]
     return [".. list-table::", "   :header-rows: 1", "", *body, ""]
+
+
+def main(words: Sequence[str]) -> int:
+    """Write, or with --check compare."""
+    fresh = laws_page()
+    if LAWS_PAGE.is_file() and LAWS_PAGE.read_text(encoding="utf-8") == fresh:
+        return 0
+    if "--check" in words:
+        print(f"docs/{LAWS_PAGE.name} is not that of the lawbook: python -m docs.pages")
+        return 1
+    LAWS_PAGE.write_text(fresh, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -7,6 +7,7 @@ import argparse
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -58,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only this law (I8-tails) or invariant (I8); may be given several times",
     )
     parser.add_argument(
+        "--list", action="store_true", help="list the laws (all, or those of --law), and stop"
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="also sweep what the default profile samples: every option at every length and shape (minutes)",
+    )
+    parser.add_argument(
         "--json",
         metavar="FILE",
         help="write everything that was found as strict JSON; - for standard output (schema: ddpm-bench.verify/1)",
@@ -78,38 +87,51 @@ def run(arguments: argparse.Namespace) -> int:
     """Examine everything that was named; 1 where a law fails on any of it."""
     if arguments.init is not None:
         return _init(arguments.init)
-    from bench.measure.laws.examine import record
+    names = arguments.against or ["ddpm_ref"]
+    laws = _laws(arguments.law or (["I23"] if names == [FID] else []))
+    if arguments.list:
+        return _list(laws)
+    from bench.measure.laws.examine import record, results
     from bench.record import save
     from bench.terminal.usage import writable_directory
 
     if arguments.json not in (None, "-"):
         writable_file(arguments.json, "--json")
     directory = None if arguments.out is None else writable_directory(arguments.out)
-    names = arguments.against or ["ddpm_ref"]
-    laws = _laws(arguments.law or (["I23"] if names == [FID] else []))
     # With `--json -` only the JSON goes to standard output, whatever an adapter prints.
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
-        examined = _examined(names, laws, tables=arguments.verbose)
-        found = record(examined, laws)
-        print(_full(found.results) if arguments.verbose else _brief(found.results))
+        examined = _examined(names, laws, tables=arguments.verbose, thorough=arguments.thorough)
+        everything = results(examined, laws)
+        print(_full(everything) if arguments.verbose else _brief(everything))
+        found = record(examined, laws, thorough=arguments.thorough)
         if directory is not None:
             print(f"record {save(found, directory).name} in {arguments.out}")
     if arguments.json is not None:
-        _write_json(found, arguments.json)
+        _write_json(found, everything, arguments.json)
     failed = [outcome for one in examined for outcome in one.failed]
     if any(outcome.classification == "adapter" for outcome in failed):
         return 2
     return 1 if failed else 0
 
 
-def _examined(names: Sequence[str], laws: "tuple[Law, ...]", *, tables: bool) -> "list[Examined]":
+def _list(laws: "tuple[Law, ...]") -> int:
+    """Id, title and statement of each law."""
+    for law in laws:
+        print(f"{law.id:<24s}{law.title}")
+        print(textwrap.indent(textwrap.fill(law.statement, 106, break_on_hyphens=False), "    "))
+    return 0
+
+
+def _examined(
+    names: Sequence[str], laws: "tuple[Law, ...]", *, tables: bool, thorough: bool
+) -> "list[Examined]":
     """Everything that was named; with `tables` each has its own as soon as it is there."""
     from bench.measure.laws.examine import results
     from bench.report.laws.text import table
 
     examined: list[Examined] = []
     for subject in _subjects(names):
-        examined.append(_examine(subject, laws))
+        examined.append(_examine(subject, laws, thorough))
         if tables:
             print(table(results(examined[-1:], laws)), flush=True)
     return examined
@@ -217,23 +239,23 @@ def _missing(name: str, error: ModuleNotFoundError) -> UsageError:
     )
 
 
-def _examine(subject: "Subject", laws: "tuple[Law, ...]") -> "Examined":
+def _examine(subject: "Subject", laws: "tuple[Law, ...]", thorough: bool) -> "Examined":
     from bench.measure.laws.examine import examine
     from bench.terminal.progress import meter
 
     with meter(total=len(laws), label=subject.implementation.name) as shown:
-        return examine(subject, laws, lambda law: shown.advance(note=law.id))
+        return examine(subject, laws, lambda law: shown.advance(note=law.id), thorough=thorough)
 
 
-def _write_json(found: "Record", name: str) -> None:
-    """Every row with every field, which a record keeps for failures only."""
+def _write_json(found: "Record", everything: "Mapping[str, Json]", name: str) -> None:
+    """Every row with every field, which a record keeps for failures only, and of a failure every place."""
     from bench.measure.laws.examine import NO_FAILURE
 
     content = {
         "schema": SCHEMA,
         "created": found.created,
-        **found.results,
-        "laws": [NO_FAILURE | row for row in found.results["laws"]],
+        **everything,
+        "laws": [NO_FAILURE | row for row in everything["laws"]],
         "environment": found.environment,
     }
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -10,7 +10,7 @@ The laws on manners look for changed inputs and a changed state on their own, th
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, lru_cache, partial
 from numbers import Real
 from typing import Any, get_origin
 
@@ -41,6 +41,10 @@ class InterfaceError(TypeError):
     def __init__(self, message: str, method: Callable[..., Any]) -> None:
         super().__init__(message)
         self.place = place_of(method)
+
+
+class Misshapen(Exception):  # noqa: N818 - a finding, not an error
+    """A result has another shape than the one that was asked for, where the laws combine it with something else."""
 
 
 def place_of(method: Callable[..., Any]) -> str:
@@ -106,15 +110,39 @@ def fresh(value: Any) -> Any:
 
 
 def _check_signature(name: str, method: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    function = getattr(method, "__func__", None)
+    if function is None:
+        wrong = _unfit(method, len(arguments))
+    else:
+        wrong = _unfit_function(function, len(arguments) + 1)
+    if wrong:
+        names = ", ".join(arguments_of(name))
+        raise InterfaceError(f"{wrong}; the signature is {name}(self, {names})", method)
+
+
+@cache
+def arguments_of(name: str) -> tuple[str, ...]:
+    """The arguments of a method of the interface, in order."""
+    return tuple(inspect.signature(getattr(Implementation, name)).parameters)[1:]
+
+
+def _unfit(function: Callable[..., Any], count: int) -> str:
+    """Why a function cannot be called with so many arguments, "" where it can."""
     try:
-        signature = inspect.signature(method)
+        signature = inspect.signature(function)
     except ValueError:  # a function written in C may have none
-        return
+        return ""
     try:
-        signature.bind(*arguments)
+        signature.bind(*range(count))
     except TypeError as error:
-        names = ", ".join(list(inspect.signature(getattr(Implementation, name)).parameters)[1:])
-        raise InterfaceError(f"{error}; the signature is {name}(self, {names})", method) from None
+        return str(error)
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _unfit_function(function: Callable[..., Any], count: int) -> str:
+    """The same of a method's function, whose code does not change between calls."""
+    return _unfit(function, count)
 
 
 def _complaint(name: str, result: Any) -> str:

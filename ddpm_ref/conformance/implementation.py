@@ -139,6 +139,18 @@ class Implementation:
     """Dtypes of samples that the library accepts."""
     table_dtype: torch.dtype = torch.float64
     """The precision in which the library keeps its schedule."""
+    parameterizations: tuple[str, ...] = ("eps", "x0", "v", "score", "mean")
+    """Spaces that methods are asked about; add "flow" (x0 − eps) where you have it. One that is named here and that a method lacks raises `NotOffered`."""
+    weightings: tuple[str, ...] = (
+        "simple",
+        "simple_x0",
+        "simple_v",
+        "elbo",
+        "truncated_snr",
+        "min_snr",
+        "p2",
+    )
+    """Those that `weight` and `loss` are asked about; add "edm" (SNR + 4 in x0 space) and "simple_flow" (1 in the space of `flow`) where you have them."""
     compute_dtype: torch.dtype | None = torch.float32
     """The least exact dtype of arithmetic: bf16 and fp16 samples are computed with in float32, and each result is rounded once. None: in their own."""
     keeps_dtype: bool = True
@@ -220,7 +232,7 @@ class Implementation:
     def target(
         self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
     ) -> Tensor:
-        """What a network with that output (`eps`, `x0`, `v`, `score`, `mean`) is trained to say, `[B, *dims]`."""
+        """What a network with that output (`eps`, `x0`, `v`, `score`, `mean`, `flow` where declared) is trained to say, `[B, *dims]`."""
         raise self._missing("target")
 
     def convert(

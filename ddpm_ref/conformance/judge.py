@@ -16,13 +16,13 @@ corrupt the truth.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.guarded import Guarded, InterfaceError, widest
+from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import truth
@@ -126,8 +126,41 @@ class Answer:
     lost: bool = False
 
 
+@dataclass
+class _Found:
+    """What has been answered; of right answers, whose cases hold tensors, only the one nearest to what is allowed, in numbers.
+
+    Attributes:
+        count: of all answers.
+        excess: the largest, with its `error` and `limit`.
+        settings: all that were asked about.
+        failed: the wrong answers.
+    """
+
+    count: int = 0
+    excess: float = -1.0
+    error: float = 0.0
+    limit: float = 0.0
+    settings: set[str] = field(default_factory=set)
+    failed: list[Answer] = field(default_factory=list)
+
+    def add(self, answer: Answer) -> None:
+        """One more."""
+        self.count += 1
+        self.settings.add(_setting(answer))
+        if answer.excess > self.excess:
+            self.excess, self.error, self.limit = answer.excess, answer.error, answer.limit
+        if answer.kind:
+            self.failed.append(answer)
+
+
 def judge(
-    law: Law, implementation: Implementation, dtype: torch.dtype, *, stop_early: bool = False
+    law: Law,
+    implementation: Implementation,
+    dtype: torch.dtype,
+    *,
+    stop_early: bool = False,
+    thorough: bool = False,
 ) -> Outcome:
     """The outcome of one law at one dtype; never raises on account of the implementation.
 
@@ -136,6 +169,7 @@ def judge(
         implementation: the adapter.
         dtype: of the inputs.
         stop_early: the first failing case is enough (then the witness is not the worst).
+        thorough: also ask what the usual profile samples from.
     """
     asked = dtype if dtype in implementation.dtypes else widest(implementation)
     limits = _limits(law, dtype, asked, implementation)
@@ -145,32 +179,30 @@ def judge(
     if asked != dtype and limits.figure > _BLUNT and law.measures == "rounding":
         message = f"a statement that {DTYPE_NAMES[asked]} can decide; declared are {_listed(implementation.dtypes)}"
         return replace(blank, message=message)
-    answers: list[Answer] = []
+    found = _Found()
     missing = ""
     candidate = Guarded(implementation)
-    for case in _cases(law, implementation, dtype):
+    for case in _cases(law, implementation, dtype, thorough):
         if isinstance(case, NotOffered):
             missing = missing or str(case)
             break
         if isinstance(case, BaseException):
             return _unasked(blank, case)
         try:
-            answers.append(_ask(case, candidate, limits))
+            found.add(_ask(case, candidate, limits))
         except NotOffered as reason:
             missing = missing or str(reason)
             if not law.mixed and not _overrides(implementation, case.method):
                 break
             continue
-        if stop_early and answers[-1].kind:
+        if stop_early and found.failed:
             break
-    if not answers:
+    if not found.count:
         return replace(blank, message=missing or "a schedule in settings() that it speaks about")
-    nearest = max(answers, key=lambda answer: answer.excess)
-    blank = replace(blank, cases=len(answers), error=nearest.error, tolerance=nearest.limit)
-    failed = [answer for answer in answers if answer.kind]
-    if not failed:
+    blank = replace(blank, cases=found.count, error=found.error, tolerance=found.limit)
+    if not found.failed:
         return replace(blank, status="pass")
-    return _failure(blank, law, implementation, candidate, limits, answers, failed)
+    return _failure(blank, law, implementation, candidate, limits, found)
 
 
 def _unasked(blank: Outcome, failure: BaseException) -> Outcome:
@@ -191,9 +223,9 @@ def _failure(
     implementation: Implementation,
     candidate: Guarded,
     limits: Limits,
-    answers: Sequence[Answer],
-    failed: Sequence[Answer],
+    found: _Found,
 ) -> Outcome:
+    failed = found.failed
     kind = min((answer.kind for answer in failed), key=CLASSES.index)
     of_kind = [answer for answer in failed if answer.kind == kind]
     most = max((a.excess for a in of_kind if not a.raised), default=math.inf)
@@ -215,13 +247,13 @@ def _failure(
         status="error" if worst.raised else "fail",
         error=worst.error,
         tolerance=worst.limit,
-        message=f"{len(failed)} of {len(answers)} cases fail; {shown.message}",
+        message=f"{len(failed)} of {found.count} cases fail; {shown.message}",
         witness=witness(
             shown.case, shown.index, shown.measured, shown.message, comparable=comparable
         ),
         snippet=snippet(law, implementation, shown.case, shown.message),
         classification=kind,
-        root=_root(worst, answers, failed),
+        root=_root(worst, found),
         lost=any(answer.lost for answer in of_kind) or not math.isfinite(worst.error),
         places=_places(failed, blank.dtype),
     )
@@ -243,11 +275,11 @@ def _listed(dtypes: Sequence[torch.dtype]) -> str:
 
 
 def _cases(
-    law: Law, implementation: Implementation, dtype: torch.dtype
+    law: Law, implementation: Implementation, dtype: torch.dtype, thorough: bool
 ) -> Iterator[Case | BaseException]:
     """The law's cases; last what `settings` of the code under test raised, without which nothing more can be asked."""
     try:
-        yield from law.check(implementation, dtype)
+        yield from law.cases(implementation, dtype, thorough=thorough)
     except (Exception, SystemExit) as failure:  # a result of the law
         yield failure
 
@@ -273,6 +305,8 @@ def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
         result = _result(case, candidate)
     except NotOffered:
         raise
+    except Misshapen as failure:
+        return Answer(case, math.inf, math.inf, 0.0, "bug", str(failure))
     except (Exception, SystemExit) as failure:  # whatever the code under test does is a result
         if isinstance(failure, ValueError) and (case.may_refuse or case.must_refuse):
             return Answer(case)
@@ -327,7 +361,7 @@ def _compare(case: Case, result: Tensor, limits: Limits) -> Answer:
     excess = _or_infinite(torch.where(gap == 0, 0.0, gap / allowance))
     excess = torch.where(allowance.isinf(), 0.0, excess)
     worst, position = excess.flatten().max(0)
-    index = tuple(int(k) for k in torch.unravel_index(position, excess.shape))
+    index = _place(int(position), excess.shape)
     scale = torch.as_tensor(case.scale).expand(excess.shape)[index]
     limit = float(allowance.expand(excess.shape)[index] / scale)
     off = float(_or_infinite(gap / scale)[index])
@@ -344,6 +378,15 @@ def _compare(case: Case, result: Tensor, limits: Limits) -> Answer:
     if limits.measures == "rounding" and _explained(case, gap, excess, allowance, limits):
         kind = "severe" if lost else "precision"
     return Answer(case, float(worst), off, limit, kind, message, index, got, lost=lost)
+
+
+def _place(position: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """The index of an element by its place in memory."""
+    index: list[int] = []
+    for size in reversed(shape):
+        position, place = divmod(position, size)
+        index.insert(0, place)
+    return tuple(index)
 
 
 def _allowance(case: Case, limits: Limits) -> Tensor:
@@ -406,13 +449,13 @@ def _places(failed: Sequence[Answer], dtype: str) -> tuple[Mapping[str, Any], ..
     )
 
 
-def _root(worst: Answer, answers: Sequence[Answer], failed: Sequence[Answer]) -> str:
+def _root(worst: Answer, found: _Found) -> str:
     """The exception; else the settings, where it is only some of those asked about that fail."""
     if worst.raised:
         return worst.message.partition(" raised ")[2]
+    some = {_setting(answer) for answer in found.failed}
+    return "settings " + ", ".join(sorted(some)) if some < found.settings else ""
 
-    def names(those: Sequence[Answer]) -> set[str]:
-        return {str(a.case.arguments.get("setting", "")) for a in those}
 
-    some, every = names(failed), names(answers)
-    return "settings " + ", ".join(sorted(some)) if some < every else ""
+def _setting(answer: Answer) -> str:
+    return str(answer.case.arguments.get("setting", ""))

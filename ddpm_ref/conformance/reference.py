@@ -20,10 +20,18 @@ from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.kernels import fused_q_sample, q_sample
 from ddpm_ref.learned import hybrid_loss, learned_range
 from ddpm_ref.noise import NoiseStream
-from ddpm_ref.objective import Weighting, loss, min_snr, p2, weight
+from ddpm_ref.objective import (
+    TRAINING_WEIGHTINGS,
+    WEIGHTINGS,
+    Weighting,
+    loss,
+    min_snr,
+    p2,
+    weight,
+)
 from ddpm_ref.optimization import averaged_model, ema_decay
 from ddpm_ref.oracle import EmpiricalOracle, GaussianOracle, MixtureOracle, rank_limited_excess
-from ddpm_ref.parameterization import convert, target
+from ddpm_ref.parameterization import PARAMETERIZATIONS, convert, target
 from ddpm_ref.process import q_posterior
 from ddpm_ref.reverse import reverse_variance, sum_dims
 from ddpm_ref.sampler import SamplerRule, sample, step
@@ -61,6 +69,8 @@ class Reference(Implementation):
     name = "ddpm_ref"
     version = __version__
     other_lengths = own_schedules = other_parameters = True
+    parameterizations = tuple(PARAMETERIZATIONS)
+    weightings = (*WEIGHTINGS, *TRAINING_WEIGHTINGS)
 
     def schedule(self, setting: Setting) -> Schedule:
         """The schedule that every method uses: the one place where a mutant exchanges it."""
@@ -386,6 +396,7 @@ class Reference(Implementation):
 
 
 _OTHER_WEIGHTINGS: dict[str, Weighting] = {
+    **TRAINING_WEIGHTINGS,
     "min_snr(gamma=1)": min_snr(1.0),
     "p2(k=2, gamma=0.5)": p2(2.0, 0.5),
     "p2(k=0.5, gamma=2)": p2(0.5, 2.0),

@@ -24,16 +24,18 @@ from ddpm_ref.conformance.witness import described
 from ddpm_ref.validation import unknown_name
 
 
-def examine(law: Law, implementation: Implementation) -> tuple[Outcome, ...]:
+def examine(
+    law: Law, implementation: Implementation, *, thorough: bool = False
+) -> tuple[Outcome, ...]:
     """One law at every dtype that it speaks about and the implementation accepts, failures classified."""
     accepted = [dtype for dtype in law.tolerances if dtype in implementation.dtypes]
     dtypes = accepted or list(law.tolerances)[:1]  # asked in a dtype that it takes: `judge`
     outcomes: list[Outcome] = []
     for dtype in dtypes:
-        outcome = judge(law, implementation, dtype)
+        outcome = judge(law, implementation, dtype, thorough=thorough)
         if outcome.failed and outcome.classification != ADAPTER:
             above = [o.classification for o in outcomes if o.status != "not-offered"]
-            outcome = classify(law, implementation, dtype, outcome, above=above)
+            outcome = classify(law, implementation, dtype, outcome, above=above, thorough=thorough)
         outcomes.append(outcome)
     return tuple(outcomes)
 
@@ -45,6 +47,7 @@ def classify(
     outcome: Outcome,
     *,
     above: Sequence[str | None] = (),
+    thorough: bool = False,
 ) -> Outcome:
     """The rule of the module's docstring, for an outcome that failed; `above` are the classes in higher dtypes, None for a pass."""
     for convention in implementation.conventions:
@@ -55,7 +58,7 @@ def classify(
         except (Exception, SystemExit) as failure:  # theirs, like all that an adapter does
             said = f"{outcome.message}; reading {convention.name!r} raised {described(failure)}"
             return replace(outcome, message=said, classification=ADAPTER)
-        if judge(law, reading, dtype).status == "pass":
+        if judge(law, reading, dtype, thorough=thorough).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
     if not above or "bug" in above or law.measures != "rounding":
@@ -68,6 +71,8 @@ def verify(
     implementation: Implementation,
     laws: Iterable[Law] | None = None,
     on_law: Callable[[Law], None] | None = None,
+    *,
+    thorough: bool = False,
 ) -> tuple[Outcome, ...]:
     """Every law at every dtype; never raises on account of the implementation.
 
@@ -75,12 +80,13 @@ def verify(
         implementation: the adapter.
         laws: which laws; all of them by default.
         on_law: called before each law, for progress.
+        thorough: also ask what the usual profile samples from: every shape, option, length and dtype with every other.
     """
     outcomes: list[Outcome] = []
     for law in LAWS.values() if laws is None else laws:
         if on_law is not None:
             on_law(law)
-        outcomes.extend(examine(law, implementation))
+        outcomes.extend(examine(law, implementation, thorough=thorough))
     return tuple(outcomes)
 
 

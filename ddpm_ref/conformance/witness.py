@@ -22,12 +22,15 @@ def name_of(case: Case) -> str:
 
 
 def of(case: Case, index: tuple[int, ...]) -> str:
-    """The words among the arguments, and the step of the failing sample."""
+    """The words among the arguments, the step of the failing sample, and what its gradient is multiplied with."""
     parts = [str(v) for v in case.arguments.values() if isinstance(v, Setting)]
     parts += [repr(v) for v in case.arguments.values() if isinstance(v, str)]
     t = case.arguments.get("t")
     if isinstance(t, Tensor) and t.ndim == 1 and index and index[0] < len(t):
         parts.append(f"t={int(t[index[0]])}")
+    cotangent = case.arguments.get("cotangent")
+    if isinstance(cotangent, Tensor) and index:
+        parts.append(f"cotangent {cotangent[index[: cotangent.ndim]].item():.6g}")
     return f" ({', '.join(parts)})" if parts else ""
 
 

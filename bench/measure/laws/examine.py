@@ -1,12 +1,14 @@
 """The laws on one or several implementations, as a record of kind `verify`.
 
-A row of `results["laws"]` is one law at one dtype on one implementation: status `pass`, `fail`, `error` (it raised) or `not-offered`;
+A row of `results["laws"]` is one law at one dtype on one implementation: status `pass`, `fail`, `error` (it raised) or `not-offered` (a record
+keeps the last in short, `not_offered` of its implementation);
 the largest error and the tolerance, both in the law's own scale; for failures the class (`bug`, `precision`, `convention`), the smallest
 input that shows it, a snippet, and for each bug a second computation with 50 digits (`bench.measure.laws.second_opinion.check`).
 
 `results["failed"]` names the laws that fail on *this* implementation: what others do is a finding and no failure of a run.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,12 +26,16 @@ if TYPE_CHECKING:
 OURS = "ddpm_ref"
 KIND = "verify"
 WEIGHT_STEPS = (1, 10, 500, 999)
+_WORST, _LONGEST = 3, 64
+"""Places and numbers of an argument that a record keeps."""
 NO_FAILURE: Mapping[str, Json] = dict.fromkeys(
     (
         "version",
         "classification",
         "error_reason",
         "convention",
+        "root",
+        "places",
         "witness",
         "snippet",
         "double_check",
@@ -110,13 +116,17 @@ def known_laws(topics: Sequence[str] = ()) -> "tuple[Law, ...]":
 
 
 def examine(
-    subject: Subject, laws: "Sequence[Law]", on_law: "Callable[[Law], None] | None" = None
+    subject: Subject,
+    laws: "Sequence[Law]",
+    on_law: "Callable[[Law], None] | None" = None,
+    *,
+    thorough: bool = False,
 ) -> Examined:
     """Run the laws on one subject."""
     from ddpm_ref.conformance import verify
 
     began = time.perf_counter()
-    outcomes = verify(subject.implementation, laws, on_law)
+    outcomes = verify(subject.implementation, laws, on_law, thorough=thorough)
     return Examined(subject, outcomes, time.perf_counter() - began)
 
 
@@ -157,16 +167,79 @@ def verification_record(
     return record(found, chosen)
 
 
-def record(examined: Sequence[Examined], laws: "Sequence[Law]") -> Record:
+def record(
+    examined: Sequence[Examined], laws: "Sequence[Law]", *, thorough: bool = False
+) -> Record:
     """The record of what was examined."""
     names = list(dict.fromkeys(one.subject.source for one in examined))
     against = " ".join(f"--against {name}" for name in names)
     protocol = {
-        "command": f"ddpm-bench verify {against}",
+        "command": f"ddpm-bench verify {against}{' --thorough' * thorough}",
         "against": names,
         "laws": [law.id for law in laws],
     }
-    return new_record(KIND, protocol=protocol, results=results(examined, laws))
+    found = results(examined, laws)
+    offered = [_kept(each) for each in found["laws"] if each["status"] != "not-offered"]
+    described = [
+        {**one, "not_offered": _not_offered(one["name"], found["laws"])}
+        for one in found["implementations"]
+    ]
+    kept = {**found, "implementations": described, "laws": offered}
+    return new_record(KIND, protocol=protocol, results=kept)
+
+
+def _not_offered(name: str, rows: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
+    """What an implementation lacks, in words → the laws that speak of it: most rows of a library say no more than that."""
+    own = [row for row in rows if row["implementation"] == name]
+    asked = {row["law"] for row in own if row["status"] != "not-offered"}
+    those = [row for row in own if row["law"] not in asked]
+    found: dict[str, Json] = {}
+    for row in those:
+        laws = found.setdefault(row["message"], [])
+        if row["law"] not in laws:
+            laws.append(row["law"])
+    return found
+
+
+def _kept(row: Mapping[str, Json]) -> Mapping[str, Json]:
+    """A row as a record keeps it: of the places where a law fails the worst few, and how many there are; of long arguments their size."""
+    if "places" not in row:
+        return row
+    places = row["places"]
+    worst = sorted(places, key=lambda place: -_size(place["error"]))[:_WORST]
+    return {
+        **row,
+        "places": worst,
+        "failing_places": len(places),
+        "witness": _short(row["witness"]),
+    }
+
+
+def _size(error: Json) -> float:
+    """An error to sort by: words stand for what is not finite."""
+    return error if isinstance(error, float | int) else math.inf
+
+
+def _short(witness: Json) -> Json:
+    if witness is None:
+        return None
+    return {
+        **witness,
+        "arguments": {name: _shortened(value) for name, value in witness["arguments"].items()},
+    }
+
+
+def _shortened(value: Json) -> Json:
+    """Nested lists of many numbers in words."""
+    if isinstance(value, dict):
+        return {name: _shortened(content) for name, content in value.items()}
+    shape, numbers = [], 1
+    inner = value
+    while isinstance(inner, list) and inner:
+        shape.append(len(inner))
+        numbers *= len(inner)
+        inner = inner[0]
+    return value if numbers <= _LONGEST else f"{numbers:,} numbers {shape}"
 
 
 def row(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
@@ -198,6 +271,8 @@ def _failure(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
         "classification": outcome.classification,
         "error_reason": "an exception, NaN, an infinity or a wrong shape" if infinite else None,
         "convention": outcome.convention,
+        "root": outcome.root or None,
+        "places": [plain(place) for place in outcome.places],
         "witness": None if outcome.witness is None else plain(outcome.witness),
         "snippet": outcome.snippet or None,
         "double_check": double_check(outcome.law, outcome.witness) if bug else None,

@@ -13,6 +13,7 @@ from bench.report.laws.outcomes import (
     FAILURES,
     Row,
     by_law,
+    complete,
     counts,
     failed,
     kind,
@@ -84,9 +85,7 @@ def _latest(
         statements.update({law["law"]: law for law in record.results["statements"]})
         for one in record.results["implementations"]:
             described[one["name"]] = one
-            rows[one["name"]] = [
-                row for row in record.results["laws"] if row["implementation"] == one["name"]
-            ]
+            rows[one["name"]] = complete(one, record.results["laws"])
     names = sorted(described, key=lambda name: (described[name]["source"] != OURS, name.lower()))
     return [described[n] for n in names], [row for n in names for row in rows[n]], statements
 

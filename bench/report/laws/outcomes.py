@@ -65,3 +65,14 @@ def cause(row: Row) -> str:
     asked = function(row)
     where = str(row.get("root") or "")
     return root(row) or (f"{kind(row)} {asked} {where}" if asked else str(row["law"]))
+
+
+def complete(one: Row, rows: Iterable[Row]) -> list[Row]:
+    """An implementation's rows in a record, and one for each law of which it offers nothing: the record keeps these in short."""
+    missing = [
+        {"implementation": one["name"], "law": law, "dtype": "", "status": "not-offered"}
+        | {"message": message}
+        for message, laws in one.get("not_offered", {}).items()
+        for law in laws
+    ]
+    return [row for row in rows if row["implementation"] == one["name"]] + missing

@@ -80,6 +80,7 @@ class FlowMatchEuler(Installed):
     """`FlowMatchEulerDiscreteScheduler`: `scale_noise` and `step` on the straight path."""
 
     name = "diffusers: FlowMatchEulerDiscreteScheduler"
+    parameterizations = ("x0", "flow")
     dtypes = (torch.float32,)
     table_dtype = torch.float32
 
@@ -111,15 +112,16 @@ class FlowMatchEuler(Installed):
         sampler: str,
         eta: float,
     ) -> Tensor:
-        """`step` from the velocity (x − x_0)/σ: DDIM with η = 0."""
-        if (sampler, parameterization, eta) != ("ddim", "x0", 0.0):
-            raise NotOffered("a deterministic step, here from x0")
+        """`step` from the velocity ε − x_0, which for an estimate of x_0 is (x − x_0)/σ: DDIM with η = 0."""
+        if (sampler, eta) != ("ddim", 0.0) or parameterization not in self.parameterizations:
+            raise NotOffered("a deterministic step, from the velocity or here from x0")
         chain, x = _flow(), x_t * self._scale(t, x_t)
         sigmas = chain.sigmas.flip(0)
 
         def one(at: int, i: slice) -> Tensor:
             chain._step_index = _FLOW_STEPS - at
-            velocity = (x[i] - prediction[i]) / sigmas[at]
+            said = prediction[i]
+            velocity = -said if parameterization == "flow" else (x[i] - said) / sigmas[at]
             time = chain.timesteps[_FLOW_STEPS - at]
             stepped: Tensor = chain.step(velocity, time, x[i], return_dict=False)[0]
             return stepped

@@ -41,6 +41,10 @@ _Routes = dict[tuple[str, str], tuple[str, ...]]
 _CONVERSIONS: _Routes = {
     ("eps", "x0"): ("epsilon_to_target",),
     ("x0", "eps"): ("target_to_epsilon",),
+    ("eps", "flow"): ("epsilon_to_velocity",),
+    ("x0", "flow"): ("target_to_velocity",),
+    ("flow", "eps"): ("velocity_to_epsilon",),
+    ("flow", "x0"): ("velocity_to_target",),
 }
 _THROUGH_VELOCITY: _Routes = {
     ("eps", "x0"): ("epsilon_to_velocity", "velocity_to_target"),
@@ -52,6 +56,7 @@ class FlowMatching(Implementation):
     """`AffineProbPath` with the CondOT, VP and cosine schedulers on 101 times."""
 
     name = "flow-matching"
+    parameterizations = ("eps", "x0", "flow")
     routes = _CONVERSIONS
     """Which of its methods make a conversion."""
 
@@ -85,9 +90,10 @@ class FlowMatching(Implementation):
     def convert(
         self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
     ) -> Tensor:
-        """`epsilon_to_target` and `target_to_epsilon`."""
-        if (source, to) not in self.routes:
-            raise NotOffered("flow_matching converts between eps, x0 and its velocity")
+        """`epsilon_to_target` and its five relatives; the velocity is x0 − ε on the straight path (CondOT) alone."""
+        straight = setting.name == "CondOTScheduler" or "flow" not in (source, to)
+        if (source, to) not in self.routes or not straight:
+            raise NotOffered("flow_matching converts between eps, x0 and the velocity of its path")
         path, time = _path(setting), self._time(t, x_t.dtype)
         wide, x = column(time, x_t), x_t * self._scale(setting, time, x_t)
         for method in self.routes[source, to]:

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -63,11 +64,15 @@ def _no_such_adapter(
 
 def _checked(adapter: Implementation) -> Implementation:
     """The adapter, whose attributes are what the laws read without asking."""
+    from ddpm_ref.conformance.lawbook.truth import PARAMETERIZATIONS, WEIGHTINGS
+
     rules = {
         "name": (isinstance(adapter.name, str), "a str"),
         "version": (isinstance(adapter.version, str), "a str"),
         "first_index": (type(adapter.first_index) is int, "an int: what the code calls our t = 1"),
         "dtypes": (_tuple_of(adapter.dtypes, torch.dtype), "a tuple of dtypes, (torch.float32,)"),
+        "parameterizations": _names(adapter.parameterizations, PARAMETERIZATIONS),
+        "weightings": _names(adapter.weightings, WEIGHTINGS),
         "table_dtype": (isinstance(adapter.table_dtype, torch.dtype), "a dtype, torch.float32"),
         "conventions": (
             adapter.conventions == () or _tuple_of(adapter.conventions, Convention),
@@ -78,6 +83,11 @@ def _checked(adapter: Implementation) -> Implementation:
         if not kept:
             raise TypeError(f"{name} = {getattr(adapter, name)!r} of the adapter must be {rule}")
     return adapter
+
+
+def _names(value: object, known: Sequence[str]) -> tuple[bool, str]:
+    kept = _tuple_of(value, str) and set(value) <= set(known)  # type: ignore[call-overload]
+    return kept, f"a tuple of names among {', '.join(known)}"
 
 
 def _tuple_of(value: object, kind: type) -> bool:

@@ -37,6 +37,7 @@ class SmallDiffusion(Implementation):
     """Schedules, losses for eps, x0 and v, `predict_eps`, the sampler with gam = 1."""
 
     name = "smalldiffusion"
+    parameterizations = ("eps", "x0", "v", "flow")
     first_index = 0
 
     def __init__(self) -> None:
@@ -68,15 +69,16 @@ class SmallDiffusion(Implementation):
     def target(
         self, setting: Setting, parameterization: str, x0: Tensor, eps: Tensor, t: Tensor
     ) -> Tensor:
-        """What `get_loss` compares the network's answer with."""
-        return _inside_loss(parameterization, x0, self._sigma(setting, t, x0), eps)[1]
+        """What `get_loss` compares the network's answer with; of `PredFlow`, which says ε − x0, the negative."""
+        found = _inside_loss(parameterization, x0, self._sigma(setting, t, x0), eps)[1]
+        return -found if parameterization == "flow" else found
 
     def convert(
         self, setting: Setting, prediction: Tensor, x_t: Tensor, t: Tensor, source: str, to: str
     ) -> Tensor:
         """`predict_eps`."""
-        if to != "eps":
-            raise NotOffered(f"smalldiffusion converts everything to eps, nothing to {to}")
+        if to != "eps" or source == "flow":
+            raise NotOffered(f"smalldiffusion converts eps, x0 and v to eps, not {source} to {to}")
         sigma = self._sigma(setting, t, x_t)
         network = _network(source, prediction)
         eps: Tensor = network.predict_eps(x_t / _root(sigma), sigma)
@@ -123,8 +125,8 @@ class SmallDiffusion(Implementation):
         eta: float,
     ) -> Tensor:
         """One turn of `samples(sigmas=[σ_t, σ_{t−1}], gam=1)`: mu = 0.5 is DDPM, mu = 0 is DDIM with η = 0."""
-        if sampler == "ddim" and eta != 0:
-            raise NotOffered("smalldiffusion's DDIM has η = 0")
+        if (sampler == "ddim" and eta != 0) or parameterization == "flow":
+            raise NotOffered("smalldiffusion's DDIM has η = 0, and its flow another path")
         mu = _DDPM if sampler == "ddpm" else _DDIM
         sigmas = torch.cat(
             [torch.zeros(1, dtype=x_t.dtype), _sigmas(setting, x_t.dtype).to(x_t.dtype)]
@@ -246,9 +248,14 @@ def _network(parameterization: str, answer: Any) -> Any:
     """A recording network with the library's mixin and, for x0 and v, its modifier."""
     models = _models()
     plain = type("Recording", (Recorder, models.ModelMixin), {})
-    modifiers = {"eps": lambda cls: cls, "x0": models.PredX0, "v": models.PredV}
+    modifiers = {
+        "eps": lambda cls: cls,
+        "x0": models.PredX0,
+        "v": models.PredV,
+        "flow": models.PredFlow,
+    }
     if parameterization not in modifiers:
-        raise NotOffered(f"smalldiffusion predicts eps, x0 and v, not {parameterization}")
+        raise NotOffered(f"smalldiffusion predicts eps, x0, v and the flow, not {parameterization}")
     return modifiers[parameterization](plain)(answer)
 
 

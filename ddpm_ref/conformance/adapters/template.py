@@ -47,6 +47,9 @@ class MyDiffusion(Implementation):
         kept = kept.reshape(-1, *[1] * (x0.ndim - 1))
         return (kept.sqrt() * x0 + (1 - kept).sqrt() * noise).to(x0.dtype)
 
+    # Beside eps, x0, v, score and mean there is the velocity x0 - eps of flow matching, where your code has it.
+    # parameterizations = ("eps", "x0", "v", "flow")
+
     # Take away the "# " in front of what your code has.
 
     # def tables(self, setting):

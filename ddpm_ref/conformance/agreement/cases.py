@@ -4,9 +4,9 @@ Sixteen times the bound of `bounded` is *rounding*. What tables allow beyond it 
 instead of like a random walk, is `leeway`: a failure within it is one of precision.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from ddpm_ref.conformance.agreement.bounded import Bounded, given
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
-from ddpm_ref.conformance.guarded import widest
+from ddpm_ref.conformance.guarded import Misshapen, arguments_of, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Check,
+    Sampled,
     draw,
     probe_steps,
     settings_asked,
@@ -30,6 +31,8 @@ from ddpm_ref.conformance.setting import Setting
 ROUNDINGS = 16.0
 """How many times the bound of eq. (1) is rounding: right code stays below a quarter of it."""
 
+_FEW = 36
+"""Options of a method that are asked of every setting in the usual profile."""
 _SHAPES = ((2, 3), (5, 5), (3, 2, 7, 5))
 _PARTS: dict[str, Callable[[Any], Tensor | None]] = {
     "": lambda result: result if isinstance(result, Tensor) else None,
@@ -40,103 +43,173 @@ _PARTS: dict[str, Callable[[Any], Tensor | None]] = {
 Chosen = Callable[[Options], bool]
 
 
-def value(name: str, part: str = "", only: Chosen = lambda options: True) -> Check:
+@dataclass(frozen=True)
+class Question:
+    """What a method is asked about."""
+
+    setting: Setting | None
+    known: Truth | None
+    options: Options
+    shape: tuple[int, ...]
+    t: Tensor
+
+
+Answered = Callable[[Implementation, torch.dtype, Question], Iterator[Case]]
+
+
+def value(name: str, part: str = "", only: Chosen = lambda options: True) -> Sampled:
     """A check that a method (one part of its result, some of its options) agrees with the exact answer."""
+    return both(name, only, (part,))
+
+
+def both(
+    name: str, only: Chosen = lambda options: True, parts: tuple[str, ...] = ("0", "1")
+) -> Sampled:
+    """The same for both of a pair."""
     method = METHODS[name]
 
-    def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        for setting, known, whole in _asked(method, implementation, dtype):
-            for options in filter(only, method.offered(implementation)):
-                for shape, t in batches(method, known, options, whole=whole):
-                    yield value_case(
-                        implementation, method, setting, known, options, shape, t, dtype, part
-                    )
+    def cases(
+        implementation: Implementation, dtype: torch.dtype, asked: Question
+    ) -> Iterator[Case]:
+        for part in parts:
+            yield value_case(implementation, method, asked, dtype, part)
 
-    return check
+    return _sampled(partial(_of_values, method, only), cases)
 
 
-def both(name: str, only: Chosen = lambda options: True) -> Check:
-    """The same for both of a pair."""
-    first, second = value(name, "0", only), value(name, "1", only)
-
-    def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        yield from first(implementation, dtype)
-        yield from second(implementation, dtype)
-
-    return check
-
-
-def gradient(*names: str) -> Check:
+def gradient(*names: str) -> Sampled:
     """A check that gradients through methods are those of the exact answer."""
+    checks = [_gradient(METHODS[name]) for name in names]
 
-    def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        for method in map(METHODS.__getitem__, names):
-            own = settings_asked(implementation, other=False) if method.setting else [(None, None)]
-            for setting, known in own:
-                for options in method.offered(implementation):
-                    for shape, t in gradient_batches(method, known, options):
-                        for name in method.operands:
-                            yield gradient_case(
-                                implementation,
-                                method,
-                                setting,
-                                known,
-                                options,
-                                shape,
-                                t,
-                                dtype,
-                                name,
-                            )
+    def usual(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+        for check in checks:
+            yield from check(implementation, dtype)
 
-    return check
+    def rest(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+        for check in checks:
+            yield from check.rest(implementation, dtype)
+
+    return Sampled(usual, rest)
 
 
-def _asked(
-    method: Method, implementation: Implementation, dtype: torch.dtype
-) -> Iterator[tuple[Setting | None, Truth | None, bool]]:
-    """Settings, and whether all shapes are asked of them: of other lengths only every step at once, in the widest dtype."""
+def _gradient(method: Method) -> Sampled:
+    def cases(
+        implementation: Implementation, dtype: torch.dtype, asked: Question
+    ) -> Iterator[Case]:
+        for operand in method.operands:
+            yield gradient_case(implementation, method, asked, dtype, operand)
+
+    return _sampled(partial(_of_gradients, method), cases)
+
+
+def _sampled(
+    questions: Callable[[bool, Implementation, torch.dtype], Iterator[Question]], cases: Answered
+) -> Sampled:
+    def part(usual: bool) -> Check:
+        def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+            for asked in questions(usual, implementation, dtype):
+                yield from cases(implementation, dtype, asked)
+
+        return check
+
+    return Sampled(part(True), part(False))
+
+
+def _highest(implementation: Implementation, dtype: torch.dtype) -> bool:
+    return dtype == widest(implementation) or dtype not in implementation.dtypes
+
+
+def _settings(
+    method: Method, implementation: Implementation, *, other: bool
+) -> Iterator[tuple[Setting | None, Truth | None, bool, bool]]:
+    """Settings, whether it is the first with more than two steps, and whether it is one of `settings()`."""
     if not method.setting:
-        yield None, None, True
+        yield None, None, True, True
         return
-    highest = dtype == widest(implementation) or dtype not in implementation.dtypes
-    own = list(settings_of(implementation))
-    for setting, known in settings_asked(implementation, other=highest):
-        yield setting, known, highest and setting in own
+    own, first = list(settings_of(implementation)), True
+    for setting, known in settings_asked(implementation, other=other):
+        principal = first and known.T > 2
+        first = first and not principal
+        yield setting, known, principal, setting in own
 
 
-def batches(
-    method: Method, known: Truth | None, options: Options, *, whole: bool = True
+def _of_values(
+    method: Method, only: Chosen, usual: bool, implementation: Implementation, dtype: torch.dtype
+) -> Iterator[Question]:
+    """Each option at every step of each setting, own and other; in the widest dtype every shape with each option and with each own setting.
+
+    The usual profile leaves out the products: shapes times options times settings, other settings in lower dtypes, and where a method has many
+    options two thirds of them in each of the other settings.
+    """
+    highest = _highest(implementation, dtype)
+    chosen = list(filter(only, method.offered(implementation)))
+    settings = _settings(method, implementation, other=highest or not usual)
+    for turn, (setting, known, principal, own) in enumerate(settings):
+        for number, options in enumerate(chosen):
+            every_shape = known is None or (highest and own and (principal or number == 0))
+            due = len(chosen) <= _FEW or (turn + number) % 3 == 0
+            for place, (shape, t) in enumerate(_batches(method, known, options)):
+                sampled = every_shape or (place == 0 and (own or (highest and due)))
+                if sampled == usual:
+                    yield Question(setting, known, options, shape, t)
+                elif usual:
+                    break
+
+
+def _of_gradients(
+    method: Method, usual: bool, implementation: Implementation, dtype: torch.dtype
+) -> Iterator[Question]:
+    """B = D and an image, which between them have the steps where things go wrong: both with each option and each setting.
+
+    The usual profile asks both of one setting; of each of the others one, with every third option, and in lower dtypes with one option.
+    """
+    chosen = ((5,),) if method.vector else ((5, 5), (3, 2, 7, 5))
+    highest = _highest(implementation, dtype)
+    settings = _settings(method, implementation, other=False)
+    for place, (setting, known, principal, _) in enumerate(settings):
+        for number, options in enumerate(method.offered(implementation)):
+            if usual and not (principal or highest or number == 0):
+                break
+            found = [(s, t) for s, t in _batches(method, known, options) if s in chosen]
+            for k, (shape, t) in enumerate(found):
+                third = (place + number) % 3 == 0 if highest else number == 0
+                turn = third and (place + number // 3 + k) % len(found) == 0
+                if (principal or turn) == usual:
+                    yield Question(setting, known, options, shape, t)
+
+
+def steps_of(method: Method, known: Truth, options: Options) -> Tensor:
+    """Those with a finite answer, which only the last may lack, where ᾱ is 0."""
+    last = known.T if method.defined(known.rows[-1], options) else known.T - 1
+    return torch.arange(method.first, max(last, method.first - 1) + 1)
+
+
+def _batches(
+    method: Method, known: Truth | None, options: Options
 ) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Shapes with steps: every step at once; where all shapes are asked, one sample, B = D, and an image too."""
+    """Shapes with steps: every step at once, then one sample, B = D, and an image."""
     if known is None or not method.steps:
         last = 1 if known is None else known.T
-        sizes: tuple[tuple[int, ...], ...] = ((1, 1), *_SHAPES, (1031, 2))
+        sizes: tuple[tuple[int, ...], ...] = ((1031, 2), (1, 1), *_SHAPES)
         if method.vector:
-            sizes = ((1,), (2,), (5,), (1031,))
-        sizes = sizes if whole or known is None else sizes[-2:-1]
+            sizes = ((1031,), (1,), (2,), (5,))
         yield from ((size, torch.full((size[0],), last)) for size in sizes)
         return
-    steps = [row.step for row in known.rows[method.first :] if method.defined(row, options)]
-    if not steps:
+    steps = steps_of(method, known, options)
+    if not len(steps):
         return
-    yield ((len(steps),) if method.vector else (len(steps), 2)), torch.tensor(steps)
-    if not whole:
-        return
-    probes = sorted({*steps} & {*probe_steps(known.T)}) or steps[:1]
+    yield ((len(steps),) if method.vector else (len(steps), 2)), steps
+    probes = sorted({*steps.tolist()} & {*probe_steps(known.T)}) or steps[:1].tolist()
     for shape in ((1,), (3,)) if method.vector else ((1, 3), *_SHAPES):
         yield shape, torch.tensor((probes[::-1] * shape[0])[: shape[0]])
 
 
-def gradient_batches(
-    method: Method, known: Truth | None, options: Options
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """B = D and an image, which between them have the steps where things go wrong."""
-    chosen = ((5,),) if method.vector else ((5, 5), (3, 2, 7, 5))
-    yield from ((shape, t) for shape, t in batches(method, known, options) if shape in chosen)
-
-
+@lru_cache(maxsize=4096)
 def operand(kind: str, shape: tuple[int, ...], salt: int) -> Tensor:
-    """Values of a range, the same at each call; all of them in one batch, so that none is hidden by a larger one."""
+    """Values of a range, the same at each call; all of them in one batch, so that none is hidden by a larger one.
+
+    One tensor for all who ask: what is handed to code under test is a copy.
+    """
     z = draw(shape, salt)
     order = torch.arange(z.numel()).reshape(shape)
     if kind == "wide":
@@ -166,22 +239,14 @@ def arranged(
 ) -> dict[str, Any]:
     """Arguments in the order of the method's signature."""
     known = {"setting": setting, "t": t, **operands, **options}
-    order = list(inspect.signature(getattr(Implementation, name)).parameters)[1:]
-    return {name: known[name] for name in order}
+    return {argument: known[argument] for argument in arguments_of(name)}
 
 
 def value_case(
-    implementation: Implementation,
-    method: Method,
-    setting: Setting | None,
-    known: Truth | None,
-    options: Options,
-    shape: tuple[int, ...],
-    t: Tensor,
-    dtype: torch.dtype,
-    part: str,
+    implementation: Implementation, method: Method, asked: Question, dtype: torch.dtype, part: str
 ) -> Case:
     """One call and its answer."""
+    known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
     dtype = dtype if dtype in implementation.dtypes else widest(implementation)
     operands = _operands(method, shape, dtype)
     found = _answer(method, known, options, shape, t, operands, part)
@@ -193,7 +258,7 @@ def value_case(
     return _case(
         implementation,
         method,
-        arranged(method.name, setting, t, operands, options),
+        arranged(method.name, asked.setting, t, operands, options),
         found,
         dtype,
         known,
@@ -209,7 +274,22 @@ def _selector(part: str) -> Callable[[Any], Tensor | None]:
 
 def _field(name: str, result: Any) -> Tensor | None:
     value: Tensor | None = getattr(result, name)
-    return None if value is None else value.expand_as(result.mean)
+    return None if value is None else filled(value, result, name)
+
+
+def filled(value: Tensor, result: Any, name: str) -> Tensor:
+    """A part of a posterior in the shape of its mean.
+
+    Raises:
+        Misshapen: it does not broadcast to it.
+    """
+    try:
+        return value.expand_as(result.mean)
+    except RuntimeError:
+        shapes = (
+            f"{list(value.shape)}, which does not broadcast to the mean's {list(result.mean.shape)}"
+        )
+        raise Misshapen(f"posterior(…).{name} has shape {shapes}") from None
 
 
 def _row(known: Truth | None, t: Tensor, ndim: int) -> Any:
@@ -312,15 +392,12 @@ def _arithmetic(implementation: Implementation, dtype: torch.dtype) -> torch.dty
 def gradient_case(
     implementation: Implementation,
     method: Method,
-    setting: Setting | None,
-    known: Truth | None,
-    options: Options,
-    shape: tuple[int, ...],
-    t: Tensor,
+    asked: Question,
     dtype: torch.dtype,
     operand: str,
 ) -> Case:
     """The gradient of Σ cotangent · result by one operand."""
+    known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
     dtype = dtype if dtype in implementation.dtypes else widest(implementation)
     operands = _operands(method, shape, dtype)
     scattered = draw(shape[:1] if method.reduce else shape, 9).to(dtype)
@@ -330,7 +407,8 @@ def gradient_case(
     found = Bounded(found.value.expand(shape), found.bound.expand(2, *shape))
     dims = torch.Size(shape[1:]).numel() if method.reduce == "mean" else 1
     must = operand in implementation.differentiable.get(method.name, method.flows)
-    arguments = arranged(method.name, setting, t, operands, options)
+    called = arranged(method.name, asked.setting, t, operands, options)
+    arguments = {**called, "cotangent": scattered}
     return _case(
         implementation,
         method,
@@ -338,24 +416,44 @@ def gradient_case(
         found / dims,
         dtype,
         known,
-        run=partial(_backward, method.name, arguments, operand, scattered, must),
+        run=partial(_backward, method.name, arguments, operand, must),
+        exact=partial(_exact_gradient, method, known, options, t, operands, scattered, operand),
         label=f"gradient of {method.name} in {operand}",
     )
 
 
-def _backward(
-    name: str,
-    arguments: Mapping[str, Any],
-    operand: str,
+def _exact_gradient(
+    method: Method,
+    known: Truth | None,
+    options: Options,
+    t: Tensor,
+    operands: Mapping[str, Tensor],
     cotangent: Tensor,
-    must: bool,
-    candidate: Any,
+    operand: str,
+    index: tuple[int, ...],
+) -> Number:
+    """The gradient at one element in 50 digits."""
+    row: Any = None if known is None else known.rows[int(t[index[0]])]
+    here = {name: MP.mpf(float(x[index])) for name, x in operands.items()}
+    here["cotangent"] = MP.mpf(float(cotangent[index[: cotangent.ndim]]))
+    slope = method.gradient(row, here, options, operand)
+    dims = operands[operand][0].numel() if method.reduce == "mean" else 1
+    return slope / dims
+
+
+def _backward(
+    name: str, arguments: Mapping[str, Any], operand: str, must: bool, candidate: Any
 ) -> Tensor:
     """The gradient, 0 where the result was cut off from an operand that it has to flow through."""
+    cotangent = arguments["cotangent"]
     leaf = candidate.own(arguments[operand]).requires_grad_()
-    own = {name: leaf if name == operand else candidate.own(v) for name, v in arguments.items()}
+    asked = {name: v for name, v in arguments.items() if name != "cotangent"}
+    own = {name: leaf if name == operand else candidate.own(v) for name, v in asked.items()}
     with torch.enable_grad():
         result = _selector(METHODS[name].derived)(candidate.ask(name, *own.values()))
+    if result is not None and result.shape != cotangent.shape:
+        shapes = f"{list(result.shape)}, expected {list(cotangent.shape)}"
+        raise Misshapen(f"{name}, whose gradient in {operand} is asked for, has shape {shapes}")
     found = None
     if result is not None and result.requires_grad:
         total = (result * cotangent.to(result.dtype)).sum()

@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 
-from ddpm_ref.conformance.agreement.cases import arranged, operand
+from ddpm_ref.conformance.agreement.cases import arranged, operand, steps_of
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
+from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import draw
 from ddpm_ref.conformance.lawbook.truth import OTHER_WEIGHTS_IN_X0, Truth
 from ddpm_ref.conformance.setting import Setting
@@ -18,11 +19,21 @@ Call = tuple[str, dict[str, Any]]
 
 
 def calls(
-    setting: Setting, known: Truth, batch: int, dims: tuple[int, ...], *, every: bool = True
+    implementation: Implementation,
+    setting: Setting,
+    known: Truth,
+    batch: int,
+    dims: tuple[int, ...],
+    *,
+    every: bool = True,
 ) -> Iterator[Call]:
     """One call of every method that takes a batch, in each option (or the last of them alone), at steps where it is defined."""
     for method in METHODS.values():
-        options = [o for o in method.options() if o.get("weighting") not in OTHER_WEIGHTS_IN_X0]
+        options = [
+            o
+            for o in method.offered(implementation)
+            if o.get("weighting") not in OTHER_WEIGHTS_IN_X0
+        ]
         for chosen in options if every else options[-1:]:
             steps = _steps(method, known, chosen, batch)
             if steps:
@@ -31,7 +42,7 @@ def calls(
 
 
 def _steps(method: Method, known: Truth, options: Options, batch: int) -> list[int]:
-    steps = [row.step for row in known.rows[method.first :] if method.defined(row, options)]
+    steps = steps_of(method, known, options).tolist()
     low, high = steps[: len(steps) // 3 + 1], steps[::-1]
     mixed = [step for pair in zip(high, low, strict=False) for step in pair] or steps
     return (mixed * batch)[:batch]

@@ -32,6 +32,9 @@ Numbers = Mapping[str, Number]
 Options = Mapping[str, Any]
 Parts = Mapping[str, Number]
 
+_SPACES = ("parameterization", "source", "to")
+"""Arguments that name a parameterization."""
+
 SAMPLERS = (("ddpm", 0.0), ("ddim", 0.0), ("ddim", 0.5), ("ddim", 1.0))
 """(sampler, η)."""
 
@@ -55,7 +58,7 @@ class Method:
         options: the choices that it has, each a mapping of arguments.
         reduce: what is done over the dims of a sample: nothing, `sum` or `mean`.
         slopes: derivatives of `answer`'s only part by operand, before the reduction; None where it is linear.
-        defined: there is a finite answer at this step.
+        defined: there is a finite answer at this step, which can only be missing where ᾱ = 0.
         first: the first step that is asked about.
         steps: it has an argument t; else it speaks of the whole schedule, or of none.
         setting: it has an argument setting.
@@ -90,9 +93,16 @@ class Method:
     def offered(self, implementation: Implementation) -> Iterator[Options]:
         """The options that the implementation declares to have."""
         for options in self.options():
-            other = options.get("weighting") in OTHER_WEIGHTS_IN_X0
-            if implementation.other_parameters or not other:
+            spaces = {options[k] for k in _SPACES if k in options}
+            known = spaces <= set(implementation.parameterizations)
+            if known and _weighted(implementation, options.get("weighting")):
                 yield options
+
+
+def _weighted(implementation: Implementation, weighting: str | None) -> bool:
+    if weighting in OTHER_WEIGHTS_IN_X0:
+        return implementation.other_parameters
+    return weighting is None or weighting in implementation.weightings
 
 
 METHODS: dict[str, Method] = {}
@@ -216,7 +226,11 @@ _declare(
 
 
 def _weight(r: Row, o: Options) -> Number:
-    return weight_in_x0(o["weighting"], r) / r.error_factor(o["parameterization"]) ** 2
+    weighting, space = o["weighting"], o["parameterization"]
+    return r.once(
+        ("weight", weighting, space),
+        lambda: weight_in_x0(weighting, r) / r.error_factor(space) ** 2,
+    )
 
 
 def _finite_weight(r: Row, o: Options) -> bool:
@@ -396,7 +410,10 @@ def _deviation(variance: Number) -> Number:
 
 
 def _step(r: Row, x: Numbers, o: Options) -> Parts:
-    clean, direction, deviation = step_coefficients(r, o["sampler"], o["eta"])
+    sampler, eta = o["sampler"], o["eta"]
+    clean, direction, deviation = r.once(
+        ("step", sampler, eta), lambda: step_coefficients(r, sampler, eta)
+    )
     x0 = _converted(r, x, o["parameterization"], "x0")
     eps = _converted(r, x, o["parameterization"], "eps")
     result = clean * x0 + direction * eps + deviation * x["noise"]
@@ -426,10 +443,15 @@ _declare(
 )
 
 
+def _ancestral_deviation(r: Row, name: str) -> Number:
+    """√β_t or √β̃_t; 0 at t = 1."""
+    variance = reverse_variance(name, r)
+    return either(r.first, lambda: 0 * variance, lambda: _deviation(variance))
+
+
 def _ancestral(r: Row, x: Numbers, o: Options) -> Parts:
-    variance = reverse_variance(o["variance"], r)
-    deviation = either(r.first, lambda: 0 * variance, lambda: _deviation(variance))
-    clean, direction, _ = step_coefficients(r, "ddpm", 0.0)
+    clean, direction, _ = r.once(("step", "ddpm", 0.0), lambda: step_coefficients(r, "ddpm", 0.0))
+    deviation = r.once(("deviation", o["variance"]), lambda: _ancestral_deviation(r, o["variance"]))
     x0 = _converted(r, x, o["parameterization"], "x0")
     eps = _converted(r, x, o["parameterization"], "eps")
     return {"": clean * x0 + direction * eps + deviation * x["noise"]}

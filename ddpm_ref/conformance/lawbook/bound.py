@@ -10,6 +10,7 @@ A model that always says x_0 = g, in whatever space, makes each term of the boun
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +28,6 @@ from ddpm_ref.conformance.lawbook.law import (
 )
 from ddpm_ref.conformance.lawbook.truth import (
     MP,
-    PARAMETERIZATIONS,
     Number,
     Row,
     Truth,
@@ -59,18 +59,18 @@ class ConstantModel:
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The prediction for noisy data `[B, *dims]` at original steps t `[B]`."""
-        originals = {row.original: row.step for row in self.known.rows}
         self.asked.extend(t.tolist())
-        steps = torch.tensor([originals[int(k)] for k in t])
-        factors = [
-            self.known.column(
-                lambda r, i=i: (r.conversion("x0", self.parameterization) or (0, 0))[i],  # type: ignore[misc]
-                steps,
-                x_t.ndim,
-            )
-            for i in (0, 1)
-        ]
-        return (factors[0] * self.guess + factors[1] * x_t.double()).to(x_t.dtype)
+        on_guess, on_noisy = self._factors[:, t].reshape(2, -1, *[1] * (x_t.ndim - 1))
+        return (on_guess * self.guess + on_noisy * x_t.double()).to(x_t.dtype)
+
+    @cached_property
+    def _factors(self) -> Tensor:
+        """Factors of (x0, x_t) in what it says, by original step, `[2, …]`."""
+        tables = torch.zeros(2, self.known.rows[-1].original + 1, dtype=torch.float64)
+        for row in self.known.rows[1:]:
+            factors = row.conversion("x0", self.parameterization) or (0, 0)
+            tables[:, row.original] = _floats(factors)
+        return tables
 
 
 def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
@@ -78,8 +78,10 @@ def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:
     return sorted(settings_with_truth(implementation), key=lambda pair: pair[1].T)[:3]
 
 
-def _spaces(known: Truth) -> tuple[str, ...]:
-    return PARAMETERIZATIONS if known.rows[-1].alpha_bar > 0 else ("x0", "v")
+def _spaces(implementation: Implementation, known: Truth) -> list[str]:
+    """Those in which a model can say x0 at every step."""
+    last = known.rows[-1]
+    return [s for s in implementation.parameterizations if s == "x0" or last.determines(s, "x0")]
 
 
 def _variance_only(variance: str, row: Row) -> Number:
@@ -125,7 +127,7 @@ def _bound_cases(
 ) -> Iterator[Case]:
     """`bound` with a constant model, one case per (setting, space, variance)."""
     for setting, known in _short(implementation):
-        for space in _spaces(known):
+        for space in _spaces(implementation, known):
             for variance in VARIANCES:
                 value = expected(known, variance)
                 yield Case(

@@ -23,7 +23,8 @@ _PAIRS = 48
 def standard_scores(z: Tensor, others: Sequence[Tensor]) -> Tensor:
     """Deviations of moments 1–4 of n normal numbers and of their products with each of `others`, in standard errors."""
     root = math.sqrt(len(z))
-    moments = (z.mean(), (z**2).mean() - 1, (z**3).mean(), (z**4).mean() - 3)
+    square = z * z
+    moments = (z.mean(), square.mean() - 1, (square * z).mean(), (square * square).mean() - 3)
     values = [m * root / math.sqrt(v) for m, v in zip(moments, (1, 2, 15, 96), strict=True)]
     return torch.stack([*values, *((z * other).mean() * root for other in others)])
 
@@ -50,13 +51,14 @@ def shape_scores(z: Tensor) -> Tensor:
     from scipy.stats import binom, chi2, norm
 
     n, flat = z.numel(), z.flatten()
-    tails = []
+    tails, far = [], flat[flat.abs() > TAILS[0]]
     for bound in TAILS:
-        for count in (int((flat > bound).sum()), int((flat < -bound).sum())):
+        for side in (far > bound, far < -bound):
+            count = int(side.count_nonzero())
             p = float(norm.sf(bound))
-            side = 2 * min(binom.cdf(count, n, p), binom.sf(count - 1, n, p))
-            tails.append(deviate(float(side)))
-    counts = torch.histc(torch.special.ndtr(flat), _BINS, 0.0, 1.0)
+            both = 2 * min(binom.cdf(count, n, p), binom.sf(count - 1, n, p))
+            tails.append(deviate(float(both)))
+    counts = torch.histc(torch.special.ndtr(flat.float()), _BINS, 0.0, 1.0).double()
     surplus = float(((counts - n / _BINS) ** 2).sum() / (n / _BINS))
     return torch.tensor([*tails, deviate(float(chi2.sf(surplus, _BINS - 1)))], dtype=torch.float64)
 
@@ -90,9 +92,9 @@ def normality(blocks: Sequence[Tensor]) -> Tensor:
     return torch.cat([standard_scores(z, []), shape_scores(z), independence(blocks[0]), pairs])
 
 
-def as_many_as_are_cheap(draw: Callable[[int], Tensor]) -> list[Tensor]:
-    """Blocks 0, 1, …, until there are 10⁷ numbers or a second and a half has gone; at least two."""
+def as_many_as_are_cheap(draw: Callable[[int], Tensor], enough: int = _ENOUGH) -> list[Tensor]:
+    """Blocks 0, 1, …, until there are so many numbers, 10⁷, or a second and a half has gone; at least two."""
     begun, blocks = time.perf_counter(), [draw(0), draw(1)]
-    while time.perf_counter() - begun < _PATIENCE and sum(b.numel() for b in blocks) < _ENOUGH:
+    while time.perf_counter() - begun < _PATIENCE and sum(b.numel() for b in blocks) < enough:
         blocks.append(draw(len(blocks)))
     return blocks

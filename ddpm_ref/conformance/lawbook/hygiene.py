@@ -68,7 +68,9 @@ def own_settings(implementation: Implementation) -> Iterator[tuple[Setting, Trut
 def _separable(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known, every in own_settings(implementation):
         for batch, dims in ((2, (3,)), (3, (3,)), (5, (2, 3, 7))):
-            for method, arguments in calls(setting, known, batch, dims, every=every):
+            for method, arguments in calls(
+                implementation, setting, known, batch, dims, every=every
+            ):
 
                 def difference(
                     candidate: Implementation, method: str = method, arguments: Any = arguments
@@ -97,7 +99,9 @@ def _part(whole: Tensor, index: int, size: int) -> Tensor:
 
 def _finite(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known, every in own_settings(implementation):
-        for method, arguments in calls(setting, known, max(known.T, 2), (1,), every=every):
+        for method, arguments in calls(
+            implementation, setting, known, max(known.T, 2), (1,), every=every
+        ):
 
             def bad(
                 candidate: Implementation, method: str = method, arguments: Any = arguments
@@ -138,7 +142,7 @@ def _layout(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
         if not every:
             continue
         for batch, dims in ((2, (3, 5, 7)), (1033, (2,))):
-            for method, given in calls(setting, known, batch, dims):
+            for method, given in calls(implementation, setting, known, batch, dims):
                 for how in ("slice", "transposed", "expanded", "channels last"):
 
                     def difference(
@@ -168,7 +172,7 @@ def _results(implementation: Implementation, dtype: torch.dtype) -> Iterator[Cas
     for setting, known, every in own_settings(implementation):
         if not every:
             continue
-        for method, given in calls(setting, known, 3, (2, 5)):
+        for method, given in calls(implementation, setting, known, 3, (2, 5)):
             if method not in METHODS or dtype not in _dtypes(implementation, METHODS[method]):
                 continue
             arguments = {

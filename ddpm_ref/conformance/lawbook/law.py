@@ -114,6 +114,18 @@ Check = Callable[[Implementation, torch.dtype], Iterator[Case]]
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """A check that asks a sample of its questions, with each kind among them; the rest of them is asked in the thorough profile."""
+
+    usual: Check
+    rest: Check
+
+    def __call__(self, implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+        """The sample."""
+        return self.usual(implementation, dtype)
+
+
+@dataclass(frozen=True)
 class Law:
     """A statement that every implementation of a diffusion objective must satisfy.
 
@@ -145,6 +157,14 @@ class Law:
     def __post_init__(self) -> None:
         if not any(self.tolerances.values()):
             object.__setattr__(self, "measures", "count")
+
+    def cases(
+        self, implementation: Implementation, dtype: torch.dtype, *, thorough: bool = False
+    ) -> Iterator[Case]:
+        """Of `check`, and in the thorough profile the rest of what it samples from."""
+        yield from self.check(implementation, dtype)
+        if thorough and isinstance(self.check, Sampled):
+            yield from self.check.rest(implementation, dtype)
 
     @property
     def unit(self) -> str:

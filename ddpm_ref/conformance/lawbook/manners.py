@@ -39,7 +39,7 @@ def _every_call(
     """Counts that must be 0, for one call of every method; `width` of them, or one for each tensor among the arguments."""
     for setting, known, every in own_settings(implementation):
         for method, arguments in (
-            *calls(setting, known, 3, (2,), every=every),
+            *calls(implementation, setting, known, 3, (2,), every=every),
             *_unbatched(setting, known),
         ):
             names = [name for name, value in arguments.items() if isinstance(value, Tensor)]

@@ -19,8 +19,6 @@ from ddpm_ref.conformance.lawbook.law import (
     settings_with_truth,
 )
 from ddpm_ref.conformance.lawbook.truth import (
-    PARAMETERIZATIONS,
-    WEIGHTINGS,
     Truth,
     weight,
 )
@@ -49,8 +47,8 @@ def _one_objective(implementation: Implementation, dtype: torch.dtype) -> Iterat
     for setting, known in settings_with_truth(implementation):
         steps = torch.tensor(probe_steps(known.T))
         t = steps[:-1] if setting.zero_terminal_snr else steps
-        for weighting in WEIGHTINGS:
-            for space in ("x0", "v", "score", "mean"):
+        for weighting in implementation.weightings:
+            for space in (p for p in implementation.parameterizations if p != "eps"):
 
                 def ratio(
                     candidate: Implementation,
@@ -100,8 +98,8 @@ def _terminal_weights(implementation: Implementation, dtype: torch.dtype) -> Ite
         t = torch.tensor([known.T])
         if known.rows[-1].alpha_bar > 0:
             continue
-        for weighting in WEIGHTINGS:
-            for space in PARAMETERIZATIONS:
+        for weighting in implementation.weightings:
+            for space in implementation.parameterizations:
                 if weight(weighting, known.rows[-1], space) is not None:
                     yield _weight_case(setting, known, weighting, space, t)
                     continue
@@ -135,11 +133,11 @@ def _same_everywhere(implementation: Implementation, dtype: torch.dtype) -> Iter
         x0, eps, guess = draw(shape, 1), draw(shape, 2), draw(shape, 6)
         a, s = known.column(lambda r: r.a, t, 2), known.column(lambda r: r.s, t, 2)
         implied = eps + a * (x0 - guess) / s
-        for weighting in WEIGHTINGS:
+        for weighting in implementation.weightings:
             expected = known.column(lambda r, w=weighting: weight(w, r, "x0"), t) * _mean(  # type: ignore[misc]
                 (guess - x0) ** 2
             )
-            for space in PARAMETERIZATIONS:
+            for space in implementation.parameterizations:
                 said = _mix(known, space, guess, implied, t)
                 truth_said = _mix(known, space, x0, eps, t)
                 factor = known.column(lambda r, w=weighting, p=space: weight(w, r, p), t)  # type: ignore[misc]
@@ -256,7 +254,7 @@ LAWS = (
     Law(
         "I7-same-loss",
         "same estimate, same loss",
-        "The same wrong estimate of x0, said in any of the five spaces, has the same loss under one weighting.",
+        "The same wrong estimate of x0, said in any space, has the same loss under one weighting.",
         "I7 applied to whole predictions instead of weights.",
         "Salimans & Ho 2022, section 4.",
         {torch.float64: 1e-11},

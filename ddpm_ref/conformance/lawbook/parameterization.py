@@ -1,6 +1,7 @@
 """Laws on what the network says: five spaces, their targets, and every conversion between two of them."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 import torch
@@ -18,10 +19,12 @@ from ddpm_ref.conformance.lawbook.law import (
     linear_case,
     settings_with_truth,
 )
-from ddpm_ref.conformance.lawbook.truth import PARAMETERIZATIONS, Truth
+from ddpm_ref.conformance.lawbook.truth import Truth
 from ddpm_ref.conformance.setting import Setting
 
-_PAIRS = tuple((a, b) for a in PARAMETERIZATIONS for b in PARAMETERIZATIONS)
+
+def _pairs(implementation: Implementation) -> list[tuple[str, str]]:
+    return list(product(implementation.parameterizations, repeat=2))
 
 
 def _defined(known: Truth, t: Tensor, source: str, to: str) -> bool:
@@ -69,7 +72,7 @@ def _sizes(known: Truth, t: Tensor, source: str, to: str) -> tuple[Tensor, Tenso
 def _round_trips(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
         shape, t = (3, 2), torch.tensor([1, (known.T + 1) // 2, known.T])
-        for source, to in _PAIRS:
+        for source, to in _pairs(implementation):
             if source == to or not (
                 _defined(known, t, source, to) and _defined(known, t, to, source)
             ):
@@ -100,7 +103,7 @@ def _round_trips(implementation: Implementation, dtype: torch.dtype) -> Iterator
 def _undefined(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in settings_with_truth(implementation):
         t = torch.tensor([known.T])
-        for source, to in _PAIRS:
+        for source, to in _pairs(implementation):
             if _defined(known, t, source, to):
                 continue
             value = draw((1, 1), 2).to(dtype)
@@ -123,9 +126,9 @@ LAWS = (
     Law(
         "I3-target",
         "training targets",
-        "target(P, x0, ε) = p x0 + q ε with P's row (p, q): eps (0,1), x0 (1,0), v (−s, a), score (0, −1/s), mean μ̃.",
+        "target(P, x0, ε) = p x0 + q ε with P's row (p, q): eps (0,1), x0 (1,0), v (−s, a), score (0, −1/s), mean μ̃, flow (1, −1).",
         "Each name is a definition; μ̃ = c_0 x0 + c_t x_t with x_t = a x0 + s ε.",
-        "Ho et al. 2020, eqs. 7, 12; Salimans & Ho 2022, appendix D; Song et al. 2021.",
+        "Ho et al. 2020, eqs. 7, 12; Salimans & Ho 2022, appendix D; Song et al. 2021; Lipman et al. 2023.",
         AGREEMENT,
         AGREEMENT_REASON,
         agreement.value("target"),

@@ -45,15 +45,18 @@ class LinearModel:
         return row.a * self.spread / (row.alpha_bar * self.spread + row.rest)
 
     @cached_property
-    def lines(self) -> dict[int, tuple[float, float]]:
-        """(slope, intercept) of x̂_0 in x_t by original step."""
-        pairs = {row.original: (self.gain(row), row.a) for row in self.known.rows[1:]}
-        return {t: (float(k), float((1 - k * a) * self.mean)) for t, (k, a) in pairs.items()}
+    def lines(self) -> Tensor:
+        """(slope, intercept) of x̂_0 in x_t by original step, `[2, …]`."""
+        tables = torch.zeros(2, self.known.rows[-1].original + 1, dtype=torch.float64)
+        for row in self.known.rows[1:]:
+            gain = self.gain(row)
+            tables[0, row.original] = float(gain)
+            tables[1, row.original] = float((1 - gain * row.a) * self.mean)
+        return tables
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂_0 for noisy data `[B, *dims]` at original steps t `[B]`."""
-        lines = torch.tensor([self.lines[int(k)] for k in t], dtype=torch.float64)
-        slope, intercept = lines.T.reshape(2, -1, *[1] * (x_t.ndim - 1))
+        slope, intercept = self.lines[:, t].reshape(2, -1, *[1] * (x_t.ndim - 1))
         said: Tensor = (slope * x_t.double() + intercept).to(x_t.dtype)
         return said
 
@@ -126,15 +129,13 @@ def _draws(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
 
         def scores(candidate: Implementation, inputs: Any = (setting, known)) -> Tensor:
             where, truth = inputs
-            steps = {row.original: row for row in truth.rows[1:]}
+            scales = torch.zeros(2, truth.rows[-1].original + 1, dtype=torch.float64)
+            for row in truth.rows[1:]:
+                scales[0, row.original], scales[1, row.original] = float(row.a), float(row.s)
             blocks: list[Tensor] = []
 
             def model(x_t: Tensor, t: Tensor) -> Tensor:
-                rows = [steps[int(k)] for k in t]
-                a, s = (
-                    torch.tensor([[float(v)] for v in part])
-                    for part in ([r.a for r in rows], [r.s for r in rows])
-                )
+                a, s = scales[:, t][:, :, None]
                 blocks.append((x_t.double() - a * x0) / s)
                 return x0.expand_as(x_t).to(x_t.dtype)
 

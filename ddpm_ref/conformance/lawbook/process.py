@@ -52,8 +52,9 @@ def _kept_form(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
         )
 
 
-def _filled(value: Tensor | None, posterior: Posterior) -> Tensor | None:
-    return None if value is None else value.expand_as(posterior.mean)
+def _log_variance(found: Posterior) -> Tensor | None:
+    value = found.log_variance
+    return None if value is None else agreement.filled(value, found, "log_variance")
 
 
 LARGEST_LOG_VARIANCE = 30.0
@@ -93,7 +94,7 @@ def _first_log_variance(implementation: Implementation, dtype: torch.dtype) -> I
             "posterior",
             {"setting": setting, "x0": x0, "x_t": draw((1, 1), 4), "t": t},
             torch.full((1, 1), -torch.inf, dtype=torch.float64),
-            select=lambda p: _filled(p.log_variance, p),
+            select=_log_variance,
             label="posterior(…).log_variance",
         )
 

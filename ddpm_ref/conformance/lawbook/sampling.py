@@ -28,7 +28,7 @@ from ddpm_ref.conformance.lawbook.law import (
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
 from ddpm_ref.conformance.setting import Setting
 
-_SPACES = ("eps", "x0", "v")
+_SPACES = ("eps", "x0", "v", "flow")
 
 
 def _last(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -53,7 +53,12 @@ def _last(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
 def _chains(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
     for setting, known in _short(implementation):
         for sampler in ("ddpm", "ddim"):
-            for space in ("x0", "v") if known.rows[-1].alpha_bar == 0 else _SPACES:
+            for space in _SPACES:
+                last = known.rows[-1]
+                if space not in implementation.parameterizations or not (
+                    last.determines(space, "x0")
+                ):
+                    continue
                 expected = torch.full((2, 3), 1.75, dtype=torch.float64)
                 yield Case(
                     "sample",

@@ -132,10 +132,13 @@ def _noise_normal(implementation: Implementation, dtype: torch.dtype) -> Iterato
         "seeds": lambda k: (k, 5, 0),
     }
     for name, place in ways.items():
+        enough = 10**7 if name == "sample indices" else 3 * 10**6
 
-        def scores(candidate: Implementation, place: Any = place) -> Tensor:
-            blocks = as_many_as_are_cheap(lambda k: candidate.noise(_BLOCK, *place(k)).double())
-            return normality(blocks)
+        def scores(candidate: Implementation, inputs: Any = (place, enough)) -> Tensor:
+            at, wanted = inputs
+            return normality(
+                as_many_as_are_cheap(lambda k: candidate.noise(_BLOCK, *at(k)).double(), wanted)
+            )
 
         yield Case(
             "noise",

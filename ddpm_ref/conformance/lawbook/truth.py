@@ -8,7 +8,7 @@ setting with mpmath, where no formula needs to be stable, and rounded to float64
 
 **A parameterization** is the row (p, q) of prediction = p x_0 + q ε:
 
-    eps (0, 1)   x0 (1, 0)   v (−s, a)   score (0, −1/s)   mean (c_0 + c_t a, c_t s)                    (3)
+    eps (0, 1)   x0 (1, 0)   v (−s, a)   score (0, −1/s)   mean (c_0 + c_t a, c_t s)   flow (1, −1)      (3)
 
 with a = √ᾱ_t, μ̃ = c_0 x_0 + c_t x_t, c_0 = √ᾱ_{t−1} β_t/s², c_t = √(1−β_t) s²_{t−1}/s². With x_t = a x_0 + s ε any two
 of these are two linear equations in (x_0, ε); with δ = a q − s p (their determinant, δ' that of another row (p', q'))
@@ -47,7 +47,7 @@ Number = Any
 MP = MPContext()
 MP.dps = 50
 
-PARAMETERIZATIONS = ("eps", "x0", "v", "score", "mean")
+PARAMETERIZATIONS = ("eps", "x0", "v", "score", "mean", "flow")
 VARIANCES = ("posterior", "beta")
 MIN_SNR_GAMMA = 5
 
@@ -56,7 +56,7 @@ MIN_SNR_GAMMA = 5
 class Row:
     """The numbers of one step in 50 digits, or of many steps as `Bounded` columns; `previous_…` belong to the step before.
 
-    Every formula below is a sum of terms of one sign, a product or a quotient: nothing cancels in it.
+    Every formula below is a sum of terms of one sign, a product or a quotient: nothing cancels in it, but for a − s between v and flow.
     """
 
     step: Number
@@ -114,6 +114,7 @@ class Row:
             "v": (-self.s, self.a),
             "score": (0, -1 / self.s),
             "mean": (self.clean_part + self.noisy_part * self.a, self.noisy_part * self.s),
+            "flow": (1, -1),
         }
 
     def prediction(self, parameterization: str) -> tuple[Number, Number]:
@@ -121,13 +122,14 @@ class Row:
         return self.predictions[parameterization]
 
     def determinant(self, parameterization: str) -> Number:
-        """δ = a q − s p of eq. (4), simplified by a² + s² = 1 and the definition of c_0."""
+        """δ = a q − s p of eq. (4), simplified by a² + s² = 1 and the definition of c_0: a sum of terms of one sign."""
         found: dict[str, Callable[[], Number]] = {
             "eps": lambda: self.a,
             "x0": lambda: -self.s,
             "v": lambda: self.a * self.a + self.s * self.s,
             "score": lambda: -self.a / self.s,
             "mean": lambda: -self.s * self.clean_part,
+            "flow": lambda: -(self.a + self.s),
         }
         return found[parameterization]()
 
@@ -142,12 +144,16 @@ class Row:
 
     def factors(self, source: str, to: str) -> tuple[Number, Number]:
         """As `conversion`, where it is known to exist."""
-        if (source, to) not in self._factors:
-            self._factors[source, to] = self._solved(source, to)
-        return self._factors[source, to]
+        return self.once(("factors", source, to), lambda: self._solved(source, to))
+
+    def once(self, key: tuple[Any, ...], computed: Callable[[], Number]) -> Number:
+        """What is computed from these numbers alone, the first time that it is asked for."""
+        if key not in self._kept:
+            self._kept[key] = computed()
+        return self._kept[key]
 
     @cached_property
-    def _factors(self) -> dict[tuple[str, str], tuple[Number, Number]]:
+    def _kept(self) -> dict[tuple[Any, ...], Number]:
         return {}
 
     def _solved(self, source: str, to: str) -> tuple[Number, Number]:
@@ -159,7 +165,9 @@ class Row:
 
     def error_factor(self, parameterization: str) -> Number:
         """κ of eq. (5)."""
-        return -self.determinant(parameterization) / self.s
+        return self.once(
+            ("error", parameterization), lambda: -self.determinant(parameterization) / self.s
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -363,6 +371,8 @@ WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
     "truncated_snr": lambda row: at_least(row.snr, 1),
     "min_snr": lambda row: at_most(row.snr, MIN_SNR_GAMMA),
     "p2": lambda row: row.snr / (1 + row.snr),
+    "edm": lambda row: row.snr + 4,
+    "simple_flow": lambda row: (1 + sqrt(row.snr)) ** 2,
 }
 """The factor on ‖error of x_0‖² by weighting: the definitions."""
 

@@ -17,25 +17,29 @@ Witness = Mapping[str, Any]
 
 def _beta(setting: Witness) -> list[Number]:
     """β_1 … β_T by definition."""
-    name, T = setting["name"], setting["T"]
+    name, T, constants = setting["name"], setting["T"], dict(setting.get("parameters", ()))
     if "beta" in setting:
         return [mp.mpf(value) for value in setting["beta"]]
     if name == "linear":
-        low, high = mp.mpf("0.0001"), mp.mpf("0.02")
+        low, high = (
+            mp.mpf(constants.get(k, v)) for k, v in (("beta_start", "0.0001"), ("beta_end", "0.02"))
+        )
         return [low + (high - low) * k / max(T - 1, 1) for k in range(T)]
     curve = {"cosine": _cosine, "sigmoid": _sigmoid}[name]
-    kept = [curve(mp.mpf(k) / T) for k in range(T + 1)]
+    kept = [curve(mp.mpf(k) / T, **constants) for k in range(T + 1)]
     return [min(1 - kept[k + 1] / kept[k], mp.mpf("0.999")) for k in range(T)]
 
 
-def _cosine(u: Number) -> Number:
-    return (1 + mp.cos(mp.pi * (u + mp.mpf("0.008")) / mp.mpf("1.008"))) / 2
+def _cosine(u: Number, s: Any = "0.008") -> Number:
+    s = mp.mpf(s)
+    return (1 + mp.cos(mp.pi * (u + s) / (1 + s))) / 2
 
 
-def _sigmoid(u: Number) -> Number:
-    """(σ(3) − σ(6u − 3))/(σ(3) − σ(−3)), with σ(x) = (1 + tanh(x/2))/2."""
-    top = mp.tanh(mp.mpf(3) / 2)
-    return (top - mp.tanh(3 * u - mp.mpf(3) / 2)) / (2 * top)
+def _sigmoid(u: Number, start: float = -3, end: float = 3, tau: float = 1) -> Number:
+    """(σ(b) − σ(x))/(σ(b) − σ(a)) for x from a = start/tau to b = end/tau, with σ(x) = (1 + tanh(x/2))/2."""
+    low, high = mp.mpf(start) / tau, mp.mpf(end) / tau
+    bottom, top = mp.tanh(low / 2), mp.tanh(high / 2)
+    return (top - mp.tanh((low + (high - low) * u) / 2)) / (top - bottom)
 
 
 def bars(setting: Witness) -> list[Number]:
@@ -107,6 +111,7 @@ class Step:
             "eps": lambda: (x_t - self.s * said) / self.a,
             "v": lambda: self.a * x_t - self.s * said,
             "score": lambda: (x_t + self.s**2 * said) / self.a,
+            "flow": lambda: (x_t + self.s * said) / (self.a + self.s),
         }
         return rows[space]()
 
@@ -118,6 +123,7 @@ class Step:
             "eps": lambda: eps,
             "v": lambda: self.a * eps - self.s * x0,
             "score": lambda: -eps / self.s,
+            "flow": lambda: x0 - eps,
             "mean": lambda: self.mean(x0, x_t),
         }
         return rows[space]()
@@ -135,6 +141,11 @@ class Step:
             "truncated_snr": lambda: max(snr, 1),
             "min_snr": lambda: min(snr, 5),
             "p2": lambda: snr / (1 + snr),
+            "edm": lambda: snr + 4,
+            "simple_flow": lambda: (self.say("flow", 1, 0) - self.say("flow", 0, 0)) ** 2,
+            "min_snr(gamma=1)": lambda: min(snr, 1),
+            "p2(k=2, gamma=0.5)": lambda: snr / mp.sqrt(2 + snr),
+            "p2(k=0.5, gamma=2)": lambda: snr / (mp.mpf("0.5") + snr) ** 2,
         }
         return definitions[weighting]() / slope**2
 

@@ -8,6 +8,7 @@ is one,
     conversions  through x̂0 and ε̂ = (x_t − √ᾱ x̂0)/√(1−ᾱ) instead of one determinant,
     weights      the squared ratio of two predictions' differences instead of a table of factors,
     KLs          a two-node Gauss–Hermite rule instead of the closed form,
+    gradients    a difference quotient of the value, in steps of 1e-15,
     bin masses   ∫ of the density by quadrature instead of a difference of error functions,
 
 (`bench.measure.laws.second_opinion.process`, `bench.measure.laws.second_opinion.density`). A verdict is *confirmed* where the measured number misses this value by more than
@@ -76,6 +77,9 @@ _QUANTITIES: Mapping[str, Quantity] = {
     "ema": density.moving_average,
 }
 """A witness's label → its value."""
+
+_DIFFERENTIATED = {"posterior": "posterior(…).mean", "learned_variance": "learned_variance(…)[1]"}
+"""Method → the part of its result that gradients are asked of."""
 
 _IDENTITIES = {
     "√ᾱ x0 + √(1−ᾱ) target − x_t": 0,
@@ -174,9 +178,7 @@ def _nothing(why: str) -> dict[str, Any]:
 
 
 def _not_recomputed(label: str) -> str:
-    weighed = label.startswith("gradient of ") and label not in _QUANTITIES
-    why = " (the cotangent, in units of which it is, is not among the arguments)" if weighed else ""
-    return f"not recomputed: {label}{why}"
+    return f"not recomputed: {label}"
 
 
 def _misses(label: str, measured: float, value: Number) -> bool:
@@ -208,10 +210,21 @@ def _value(label: str, witness: Witness) -> Found | None:
         return _QUANTITIES[label](witness)
     if label.startswith("tables["):
         return process.table(witness)
+    if label.startswith("gradient of "):
+        return _gradient(label, witness)
     if label.endswith(_INEQUALITIES):
         return mp.zero, "an inequality: nothing falls short where it holds"
     identity = _identity(label)
     return None if identity is None else (mp.mpf(identity), "an identity: it holds exactly")
+
+
+def _gradient(label: str, witness: Witness) -> Found | None:
+    """The slope of a method's value in one operand, times the cotangent."""
+    method, _, operand = label.removeprefix("gradient of ").partition(" in ")
+    part = _DIFFERENTIATED.get(method, method)
+    if part not in _QUANTITIES or operand not in witness["arguments"]:
+        return None
+    return process.slope(_QUANTITIES[part], {**witness, "method": part}, operand)
 
 
 def _identity(label: str) -> int | None:
