@@ -98,11 +98,6 @@ def test_each_of_eight_defects_at_once_is_named(
     assert any(words in json.dumps(row, ensure_ascii=False) for row in failed)
 
 
-def test_the_same_laws_hold_without_them(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [word for law, _ in NAMED.values() for word in ("--law", law)]
-    assert main(["verify", *words]) == 0
-
-
 def test_what_is_in_a_registry_is_under_the_laws() -> None:
     """A schedule, a weighting, a space or a variance that is added without its second formula is missed here."""
     from ddpm_ref.conformance.agreement.methods import METHODS

@@ -61,7 +61,8 @@ class ConstantModel:
         """The prediction for noisy data `[B, *dims]` at original steps t `[B]`."""
         self.asked.extend(t.tolist())
         on_guess, on_noisy = self._factors[:, t].reshape(2, -1, *[1] * (x_t.ndim - 1))
-        return (on_guess * self.guess + on_noisy * x_t.double()).to(x_t.dtype)
+        said: Tensor = (on_guess * self.guess + on_noisy * x_t.double()).to(x_t.dtype)
+        return said
 
     @cached_property
     def _factors(self) -> Tensor:

@@ -24,7 +24,8 @@ from ddpm_ref.conformance.setting import Setting
 
 
 def _pairs(implementation: Implementation) -> list[tuple[str, str]]:
-    return list(product(implementation.parameterizations, repeat=2))
+    spaces = implementation.parameterizations
+    return list(product(spaces, spaces))
 
 
 def _defined(known: Truth, t: Tensor, source: str, to: str) -> bool:

@@ -144,7 +144,9 @@ class Row:
 
     def factors(self, source: str, to: str) -> tuple[Number, Number]:
         """As `conversion`, where it is known to exist."""
-        return self.once(("factors", source, to), lambda: self._solved(source, to))
+        found: tuple[Number, Number]
+        found = self.once(("factors", source, to), lambda: self._solved(source, to))
+        return found
 
     def once(self, key: tuple[Any, ...], computed: Callable[[], Number]) -> Number:
         """What is computed from these numbers alone, the first time that it is asked for."""

@@ -25,8 +25,8 @@ def _beta(setting: Witness) -> list[Number]:
             mp.mpf(constants.get(k, v)) for k, v in (("beta_start", "0.0001"), ("beta_end", "0.02"))
         )
         return [low + (high - low) * k / max(T - 1, 1) for k in range(T)]
-    curve = {"cosine": _cosine, "sigmoid": _sigmoid}[name]
-    kept = [curve(mp.mpf(k) / T, **constants) for k in range(T + 1)]
+    curves: dict[str, Callable[..., Number]] = {"cosine": _cosine, "sigmoid": _sigmoid}
+    kept = [curves[name](mp.mpf(k) / T, **constants) for k in range(T + 1)]
     return [min(1 - kept[k + 1] / kept[k], mp.mpf("0.999")) for k in range(T)]
 
 
