@@ -192,6 +192,19 @@ class FakePath:
         given = self.scheduler(t)
         return (x_t - given.alpha_t * x_1) / given.sigma_t
 
+    def epsilon_to_velocity(self, epsilon: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """On the straight path, where the adapter asks for it: data minus noise."""
+        return self.epsilon_to_target(epsilon, x_t, t) - epsilon
+
+    def target_to_velocity(self, x_1: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_1 - self.target_to_epsilon(x_1, x_t, t)
+
+    def velocity_to_target(self, velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t + self.scheduler(t).sigma_t * velocity
+
+    def velocity_to_epsilon(self, velocity: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return x_t - self.scheduler(t).alpha_t * velocity
+
 
 class FakeScheduler:
     def __call__(self, t: Tensor):
