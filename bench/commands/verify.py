@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.terminal.files import write_text
-from bench.terminal.usage import UsageError, in_words, writable_file
+from bench.terminal.usage import UsageError, at_least, in_words, writable_file
 
 if TYPE_CHECKING:
     from bench.measure.laws.examine import Examined, Subject
@@ -67,6 +67,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also sweep what the default profile samples: every option at every length and shape (minutes)",
     )
     parser.add_argument(
+        "--limit",
+        type=at_least(1),
+        default=300,
+        metavar="SECONDS",
+        help="of one law, after which it counts as failed and the next one runs (default: %(default)s)",
+    )
+    parser.add_argument(
         "--json",
         metavar="FILE",
         help="write everything that was found as strict JSON; - for standard output (schema: ddpm-bench.verify/1)",
@@ -100,7 +107,9 @@ def run(arguments: argparse.Namespace) -> int:
     directory = None if arguments.out is None else writable_directory(arguments.out)
     # With `--json -` only the JSON goes to standard output, whatever an adapter prints.
     with redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout):
-        examined = _examined(names, laws, tables=arguments.verbose, thorough=arguments.thorough)
+        examined = _examined(
+            names, laws, arguments.limit, tables=arguments.verbose, thorough=arguments.thorough
+        )
         everything = results(examined, laws)
         print(_full(everything) if arguments.verbose else _brief(everything))
         found = record(examined, laws, thorough=arguments.thorough)
@@ -123,7 +132,7 @@ def _list(laws: "tuple[Law, ...]") -> int:
 
 
 def _examined(
-    names: Sequence[str], laws: "tuple[Law, ...]", *, tables: bool, thorough: bool
+    names: Sequence[str], laws: "tuple[Law, ...]", limit: float, *, tables: bool, thorough: bool
 ) -> "list[Examined]":
     """Everything that was named; with `tables` each has its own as soon as it is there."""
     from bench.measure.laws.examine import results
@@ -131,7 +140,7 @@ def _examined(
 
     examined: list[Examined] = []
     for subject in _subjects(names):
-        examined.append(_examine(subject, laws, thorough))
+        examined.append(_examine(subject, laws, limit, thorough))
         if tables:
             print(table(results(examined[-1:], laws)), flush=True)
     return examined
@@ -203,7 +212,9 @@ def _subjects(names: Sequence[str]) -> "list[Subject]":
         except ValueError as error:
             hint = "" if name != OURS else "; leave --against out for this implementation"
             raise UsageError(f"--against {name}: {error}{hint}") from error
-        except (Exception, SystemExit) as failure:  # the user's own file: its message is what helps
+        except KeyboardInterrupt:
+            raise
+        except BaseException as failure:  # the user's own file: its message is what helps
             raise UsageError(
                 f"--against {name}: the adapter cannot be built: {in_words(failure)}"
             ) from failure
@@ -239,12 +250,18 @@ def _missing(name: str, error: ModuleNotFoundError) -> UsageError:
     )
 
 
-def _examine(subject: "Subject", laws: "tuple[Law, ...]", thorough: bool) -> "Examined":
+def _examine(subject: "Subject", laws: "tuple[Law, ...]", limit: float, thorough: bool) -> "Examined":
     from bench.measure.laws.examine import examine
     from bench.terminal.progress import meter
 
     with meter(total=len(laws), label=subject.implementation.name) as shown:
-        return examine(subject, laws, lambda law: shown.advance(note=law.id), thorough=thorough)
+        return examine(
+            subject,
+            laws,
+            lambda law: shown.advance(note=law.id),
+            limit=limit,
+            thorough=thorough,
+        )
 
 
 def _write_json(found: "Record", everything: "Mapping[str, Json]", name: str) -> None:

@@ -116,7 +116,9 @@ class Adapted(nn.Module):
         """
         try:
             output = self.model(x_t, t + self.offset)
-        except (Exception, SystemExit) as error:  # theirs: its type, text and line are what helps
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # theirs: its type, text and line are what helps
             raise UsageError(
                 f"the model, called with x_t {list(x_t.shape)} and {len(t)} steps from {self.offset + 1}, "
                 f"raised {in_words(error)}"
@@ -187,7 +189,9 @@ def _theirs(spec: str, what: str) -> Iterator[None]:
     """Inside the block runs somebody else's code: what it raises is an error of use with its line."""
     try:
         yield
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise UsageError(f"--model {spec!r}: {what}: {in_words(error)}") from error
 
 

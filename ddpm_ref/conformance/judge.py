@@ -26,6 +26,7 @@ from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, wid
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import truth
+from ddpm_ref.conformance.limit import PASSING
 from ddpm_ref.conformance.setting import Setting
 from ddpm_ref.conformance.witness import described, name_of, of, raised, snippet, witness
 
@@ -278,10 +279,18 @@ def _cases(
     law: Law, implementation: Implementation, dtype: torch.dtype, thorough: bool
 ) -> Iterator[Case | BaseException]:
     """The law's cases; last what `settings` of the code under test raised, without which nothing more can be asked."""
-    try:
-        yield from law.cases(implementation, dtype, thorough=thorough)
-    except (Exception, SystemExit) as failure:  # a result of the law
-        yield failure
+    cases = iter(law.cases(implementation, dtype, thorough=thorough))
+    while True:
+        try:
+            case = next(cases)
+        except StopIteration:
+            return
+        except PASSING:
+            raise
+        except BaseException as failure:  # a result of the law
+            yield failure
+            return
+        yield case
 
 
 def _overrides(implementation: Implementation, method: str) -> bool:
@@ -303,11 +312,11 @@ def _narrowed(answer: Answer, candidate: Guarded, limits: Limits) -> Answer:
 def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
     try:
         result = _result(case, candidate)
-    except NotOffered:
+    except (NotOffered, *PASSING):
         raise
     except Misshapen as failure:
         return Answer(case, math.inf, math.inf, 0.0, "bug", str(failure))
-    except (Exception, SystemExit) as failure:  # whatever the code under test does is a result
+    except BaseException as failure:  # whatever the code under test does is a result
         if isinstance(failure, ValueError) and (case.may_refuse or case.must_refuse):
             return Answer(case)
         kind = ADAPTER if isinstance(failure, MISTAKES) else "bug"

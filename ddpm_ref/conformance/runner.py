@@ -11,33 +11,77 @@ The rule of classification, in this order:
 Where chance, discretization or a count separates right from wrong, nothing is a matter of precision.
 """
 
+import math
 import unittest
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
+from ddpm_ref.conformance.guarded import widest
 from ddpm_ref.conformance.implementation import Implementation
-from ddpm_ref.conformance.judge import ADAPTER, Outcome, judge
+from ddpm_ref.conformance.judge import ADAPTER, DTYPE_NAMES, Outcome, judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
+from ddpm_ref.conformance.limit import PASSING, LimitReachedError, within
 from ddpm_ref.conformance.witness import described
 from ddpm_ref.validation import unknown_name
 
 
 def examine(
-    law: Law, implementation: Implementation, *, thorough: bool = False
+    law: Law, implementation: Implementation, *, limit: float | None = None, thorough: bool = False
 ) -> tuple[Outcome, ...]:
-    """One law at every dtype that it speaks about and the implementation accepts, failures classified."""
+    """One law at every dtype that it speaks about and the implementation accepts, failures classified.
+
+    Args:
+        law: the law.
+        implementation: the adapter.
+        limit: seconds for all of it, after which the dtype that was being asked is an `error` and the others are left out (`limit.within`).
+        thorough: also ask what the usual profile samples from.
+    """
     accepted = [dtype for dtype in law.tolerances if dtype in implementation.dtypes]
     dtypes = accepted or list(law.tolerances)[:1]  # asked in a dtype that it takes: `judge`
     outcomes: list[Outcome] = []
-    for dtype in dtypes:
-        outcome = judge(law, implementation, dtype, thorough=thorough)
-        if outcome.failed and outcome.classification != ADAPTER:
-            above = [o.classification for o in outcomes if o.status != "not-offered"]
-            outcome = classify(law, implementation, dtype, outcome, above=above, thorough=thorough)
-        outcomes.append(outcome)
+    try:
+        with within(limit):
+            for dtype in dtypes:
+                outcomes.append(_judged(law, implementation, dtype, outcomes, thorough))
+    except LimitReachedError as reached:
+        if len(outcomes) < len(dtypes):
+            outcomes.append(_unanswered(law, implementation, dtypes[len(outcomes)], reached))
     return tuple(outcomes)
+
+
+def _judged(
+    law: Law,
+    implementation: Implementation,
+    dtype: torch.dtype,
+    before: Sequence[Outcome],
+    thorough: bool,
+) -> Outcome:
+    outcome = judge(law, implementation, dtype, thorough=thorough)
+    if not outcome.failed or outcome.classification == ADAPTER:
+        return outcome
+    above = [o.classification for o in before if o.status != "not-offered"]
+    return classify(law, implementation, dtype, outcome, above=above, thorough=thorough)
+
+
+def _unanswered(
+    law: Law, implementation: Implementation, dtype: torch.dtype, reached: LimitReachedError
+) -> Outcome:
+    """No answer is none that is right: a bug."""
+    asked = dtype if dtype in implementation.dtypes else widest(implementation)
+    return Outcome(
+        law=law.id,
+        implementation=implementation.name,
+        dtype=DTYPE_NAMES[asked],
+        status="error",
+        error=math.inf,
+        tolerance=law.tolerances[dtype],
+        cases=0,
+        message=str(reached),
+        classification="bug",
+        root=f"no answer in time at {reached.place}",
+    )
 
 
 def classify(
@@ -55,7 +99,9 @@ def classify(
             continue
         try:
             reading = convention.read(implementation)
-        except (Exception, SystemExit) as failure:  # theirs, like all that an adapter does
+        except PASSING:
+            raise
+        except BaseException as failure:  # theirs, like all that an adapter does
             said = f"{outcome.message}; reading {convention.name!r} raised {described(failure)}"
             return replace(outcome, message=said, classification=ADAPTER)
         if judge(law, reading, dtype, thorough=thorough).status == "pass":
@@ -73,6 +119,7 @@ def verify(
     on_law: Callable[[Law], None] | None = None,
     *,
     thorough: bool = False,
+    limit: float | None = None,
 ) -> tuple[Outcome, ...]:
     """Every law at every dtype; never raises on account of the implementation.
 
@@ -81,12 +128,13 @@ def verify(
         laws: which laws; all of them by default.
         on_law: called before each law, for progress.
         thorough: also ask what the usual profile samples from: every shape, option, length and dtype with every other.
+        limit: seconds for each law (`examine`).
     """
     outcomes: list[Outcome] = []
     for law in LAWS.values() if laws is None else laws:
         if on_law is not None:
             on_law(law)
-        outcomes.extend(examine(law, implementation, thorough=thorough))
+        outcomes.extend(examine(law, implementation, limit=limit, thorough=thorough))
     return tuple(outcomes)
 
 

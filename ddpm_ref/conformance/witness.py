@@ -11,6 +11,7 @@ from ddpm_ref.conformance.guarded import InterfaceError
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import Case, Law
 from ddpm_ref.conformance.lawbook.truth import digits
+from ddpm_ref.conformance.limit import PASSING
 from ddpm_ref.conformance.setting import Setting
 
 _LONGEST, _WIDTH = 600, 100
@@ -60,9 +61,14 @@ def described(failure: BaseException) -> str:
 
 def _text(failure: BaseException) -> str:
     try:
-        return " ".join(str(failure).split())
-    except Exception as worse:  # theirs: even the message of an exception may be code that fails
+        said = " ".join(str(failure).split())
+    except PASSING:
+        raise
+    except (
+        BaseException
+    ) as worse:  # theirs: even the message of an exception may be code that fails
         return f"its message cannot be read, {type(worse).__name__}"
+    return said if len(said) <= _LONGEST else f"{said[:_LONGEST]} … ({len(said):,} characters)"
 
 
 def witness(

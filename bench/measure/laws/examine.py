@@ -28,6 +28,7 @@ KIND = "verify"
 WEIGHT_STEPS = (1, 10, 500, 999)
 _WORST, _LONGEST = 3, 64
 """Places and numbers of an argument that a record keeps."""
+_GLANCE = 10.0  # seconds for what only describes an adapter
 NO_FAILURE: Mapping[str, Json] = dict.fromkeys(
     (
         "version",
@@ -121,12 +122,13 @@ def examine(
     on_law: "Callable[[Law], None] | None" = None,
     *,
     thorough: bool = False,
+    limit: float | None = None,
 ) -> Examined:
-    """Run the laws on one subject."""
+    """Run the laws on one subject, each for `limit` seconds at most."""
     from ddpm_ref.conformance import verify
 
     began = time.perf_counter()
-    outcomes = verify(subject.implementation, laws, on_law, thorough=thorough)
+    outcomes = verify(subject.implementation, laws, on_law, limit=limit, thorough=thorough)
     return Examined(subject, outcomes, time.perf_counter() - began)
 
 
@@ -135,9 +137,9 @@ def results(examined: Iterable[Examined], laws: "Iterable[Law]") -> dict[str, Js
     found = list(examined)
     ours = [outcome.law for one in found if one.subject.source == OURS for outcome in one.failed]
     return {
-        "implementations": [_described(one) for one in found],
+        "implementations": plain([_described(one) for one in found]),
         "statements": [_stated(law) for law in laws],
-        "laws": [row for one in found for row in one.rows],
+        "laws": plain([row for one in found for row in one.rows]),
         "failed": sorted(set(ours)),
         "weights": _weights(),
     }
@@ -280,14 +282,16 @@ def _failure(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
 
 
 def plain(value: Any) -> Json:
-    """A witness in JSON types: numbers that are not finite become words."""
+    """What an adapter says in JSON types: numbers that are not finite become words, half surrogate pairs their escapes."""
     if isinstance(value, Mapping):
         return {str(key): plain(content) for key, content in value.items()}
     if isinstance(value, list | tuple):
         return [plain(content) for content in value]
     if isinstance(value, float):
         return value if finite(value) is not None else str(value)
-    return value if isinstance(value, int | str | type(None)) else str(value)
+    if isinstance(value, int | type(None)):
+        return value
+    return str(value).encode(errors="backslashreplace").decode()
 
 
 def _described(one: Examined) -> dict[str, Json]:
@@ -312,17 +316,30 @@ def _described(one: Examined) -> dict[str, Json]:
 def _notes(subject: Subject) -> list[str]:
     """What is probably a slip of a user's adapter; libraries' are ours and have none."""
     from ddpm_ref.conformance.adapters.from_file import is_file_reference
+    from ddpm_ref.conformance.limit import LimitReachedError, within
     from ddpm_ref.conformance.remarks import remarks
 
-    return list(remarks(subject.implementation)) if is_file_reference(subject.source) else []
+    if not is_file_reference(subject.source):
+        return []
+    try:
+        with within(_GLANCE):
+            return list(remarks(subject.implementation))
+    except LimitReachedError as reached:
+        return [f"what settings() says is not known: {reached}"]
 
 
 def _settings(adapter: "Implementation") -> list[str]:
     """Its schedules in words; a user's method may raise, which the laws report on their own."""
+    from ddpm_ref.conformance.limit import within
+    from ddpm_ref.conformance.witness import described
+
     try:
-        return [str(setting) for setting in adapter.settings()]
-    except (Exception, SystemExit) as failure:  # the code under test: its message is the result
-        return [f"settings() raised {type(failure).__name__}: {failure}"]
+        with within(_GLANCE):
+            return [str(setting) for setting in adapter.settings()]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as failure:  # the code under test: its message is the result
+        return [f"settings() raised {described(failure)}"]
 
 
 def _stated(law: "Law") -> dict[str, Json]:
