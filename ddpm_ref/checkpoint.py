@@ -54,7 +54,16 @@ class Checkpoint:
 
     @property
     def model(self) -> nn.Module:
-        """The averaged network in eval mode: `model(x_t, t)`, t in 1 … T."""
+        """The averaged network in eval mode: `model(x_t, t)`, t in 1 … T.
+
+        Raises:
+            ValueError: the run diverged. What it left is `state.ema.module`, to look into; it is not a model to be scored.
+        """
+        if self.state.diverged is not None:
+            raise ValueError(
+                f"the run diverged at step {self.state.diverged}: the weights of step {self.step} that it left are not a model to "
+                "be scored; train again with a smaller learning_rate (to look into them: checkpoint.state.ema.module)"
+            )
         model: nn.Module = self.state.ema.module.eval()
         return model
 
@@ -129,6 +138,7 @@ def _restored(config: TrainConfig, payload: dict[str, Any]) -> TrainingState:
     if state.history is not None:
         state.history.losses, state.history.seen = payload["history"]
     state.step = payload["step"]
+    state.diverged = payload.get("diverged")  # which older releases did not say
     return state
 
 
@@ -183,6 +193,7 @@ def _payload(state: TrainingState) -> dict[str, Any]:
         "averages": {repr(h): average.state_dict() for h, average in state.averages.items()},
         "history": [] if state.history is None else [state.history.losses, state.history.seen],
         "step": state.step,
+        "diverged": state.diverged,
     }
 
 
@@ -228,7 +239,11 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)!r} is a folder: pass the checkpoint.pt in it")
     sealed = _check_seal(path)
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch's remarks on bytes that are not a checkpoint: our one line follows
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError):
         raise
     except Exception as error:  # what damaged bytes make torch raise is listed nowhere

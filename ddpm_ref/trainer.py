@@ -279,6 +279,7 @@ def _finish(state: TrainingState, losses: Tensor, plain: Tensor, t: Tensor) -> S
         state=state,
     )
     if step.diverged:
+        state.diverged = step.step
         return step
     scale = state.norm.clip(norm)
     if scale < 1.0:
@@ -291,6 +292,7 @@ def _finish(state: TrainingState, losses: Tensor, plain: Tensor, t: Tensor) -> S
     if state.history is not None:
         state.history.add(t, plain)
     state.step += 1
+    state.diverged = None  # of a run that was resumed on another device, perhaps
     return replace(step, clipped=scale < 1.0)
 
 

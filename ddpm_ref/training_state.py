@@ -39,6 +39,7 @@ class TrainingState:
         averages: further averages by half-life, which follow `network` as `ema` does.
         history: losses of earlier steps, where t is drawn by them; else None.
         step: how many steps are done.
+        diverged: the number of the step that ended the run because its loss or gradient was not finite; None as long as none did.
     """
 
     config: TrainConfig
@@ -52,6 +53,7 @@ class TrainingState:
     averages: dict[float, AveragedModel] = field(default_factory=dict)
     history: LossHistory | None = None
     step: int = 0
+    diverged: int | None = None
 
     @property
     def parameters(self) -> list[Tensor]:
