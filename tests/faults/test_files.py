@@ -162,14 +162,13 @@ def test_a_torn_last_line_of_the_log_is_cut_off(tmp_path: Path, end: str) -> Non
 
 def test_two_runs_into_one_folder_are_told(tmp_path: Path) -> None:
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom bench.terminal.usage import alone_in\nwith alone_in({str(tmp_path)!r}):\n    print('in', flush=True); sys.stdin.read()"  # fmt: skip
-    other = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert other.stdout is not None
-    assert other.stdout.readline() == b"in\n"
-    with pytest.raises(UsageError, match="another run is writing to"), alone_in(tmp_path):
-        pass
-    other.kill()
-    other.wait()
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"in\n"
+        with pytest.raises(UsageError, match="another run is writing to"), alone_in(tmp_path):
+            pass
+        other.kill()
     with alone_in(tmp_path):
         pass

@@ -82,7 +82,8 @@ def test_grey_palettes_stay_grey_and_colours_stay_colours(tmp_path: Path) -> Non
     grey = bytes_of(5, 7)
     palette = Image.fromarray(grey).convert("P")
     palette.save(tmp_path / "grey.png")
-    assert Image.open(tmp_path / "grey.png").mode == "P"
+    with Image.open(tmp_path / "grey.png") as stored:
+        assert stored.mode == "P"
     assert np.array_equal(read(tmp_path / "grey.png"), grey)
     colour = Image.fromarray(bytes_of(5, 7, 3)).quantize(16)
     colour.save(tmp_path / "colour.gif")

@@ -141,14 +141,13 @@ def test_a_killed_run_leaves_no_workers(tmp_path: Path) -> None:
     script = tmp_path / "pool.py"
     script.write_text(POOL)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"started\n"
-    wait_for(lambda: len(children(process.pid)) >= 2)
-    time.sleep(10)  # until torch is imported and the workers watch
-    workers = children(process.pid)
-    process.kill()
-    process.wait()
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        wait_for(lambda: len(children(process.pid)) >= 2)
+        time.sleep(10)  # until torch is imported and the workers watch
+        workers = children(process.pid)
+        process.kill()
     wait_for(lambda: not any(map(alive, workers)), 30)
