@@ -33,6 +33,10 @@ def parse_toml(text: str) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(text)
+    except RecursionError as error:
+        raise ValueError(
+            f"this is not TOML that can be read: it is nested too deeply; {_TOML_HINT}"
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"this is not TOML: {_pointed(text, str(error))}; {_TOML_HINT}") from error
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,10 +57,11 @@ def _rows(records: "Sequence[Record]") -> list[dict[str, Any]]:
 
 def _records(given: str) -> "list[Record]":
     from bench.record import load
+    from bench.terminal.files import at_home
     from bench.terminal.usage import readable_file
 
-    folder = Path(given).expanduser()
-    files = sorted(folder.glob("*.json")) if folder.is_dir() else [readable_file(given)]
+    folder = at_home(given)
+    files = sorted(folder.glob("*.json")) if os.path.isdir(folder) else [readable_file(given)]
     return [load(file) for file in files]
 
 

@@ -10,11 +10,11 @@ Where the bound is not finite there are only `schema`, `bits_per_dim`: null and 
 import argparse
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.commands.output import check_picture, write_json
 from bench.commands.subject import add_subject, checkpoint_file, question_from
+from bench.terminal.files import at_home
 from bench.terminal.usage import (
     UsageError,
     at_least,
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     for option, path in (("--out", arguments.out), ("--json", arguments.json)):
         if path not in (None, "-"):
-            writable_directory(Path(path).expanduser().parent, option)
+            writable_directory(at_home(path).parent, option)
             writable_file(path, option)
     if arguments.out is not None:
         check_picture(arguments.out, "--out")

@@ -18,7 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", default="ddpm-bench-report/records", help="folder for the records")
     parser.add_argument("--rounds", type=at_least(2), default=41, help="turns in the contest")
     parser.add_argument(
-        "--study-steps", type=int, default=600, help="steps of each run of the study; 0: no study"
+        "--study-steps",
+        type=at_least(0),
+        default=600,
+        help="steps of each run of the study; 0: no study",
     )
 
 

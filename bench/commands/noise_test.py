@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from bench.terminal.usage import UsageError, writable_directory
+from bench.terminal.usage import UsageError, at_least, writable_directory
 
 if TYPE_CHECKING:
     from bench.measure.noise.normality import Finding
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how many numbers to draw (default: 1e9; a few minutes)",
     )
     parser.add_argument(
-        "--seed", type=int, default=20261123, help="seed of the stream (default: 20261123)"
+        "--seed", type=at_least(0), default=20261123, help="seed of the stream (default: 20261123)"
     )
     parser.add_argument("--out", metavar="DIR", help="also write a record to this folder")
     parser.add_argument(

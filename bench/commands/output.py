@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal.files import write_picture, write_text
+from bench.terminal.files import at_home, write_picture, write_text
 from bench.terminal.usage import UsageError, writable_directory, writable_file
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def check_outputs(arguments: argparse.Namespace) -> None:
     picture = getattr(arguments, "picture", None)
     for option, path in (("--picture", picture), ("--json", arguments.json)):
         if path not in (None, "-"):
-            writable_directory(Path(path).expanduser().parent, option)
+            writable_directory(at_home(path).parent, option)
             writable_file(path, option)
     if picture is not None:
         check_picture(picture, "--picture")

@@ -120,14 +120,17 @@ class Adapter(pytest.Collector):
         ]
 
     def _implementation(self) -> "Implementation":
+        from bench.terminal.files import at_home
         from bench.terminal.usage import in_words
         from ddpm_ref.conformance.adapters.from_file import load
 
         file, colon, kind = self.name.partition(":")
-        path = self.config.invocation_params.dir / Path(file).expanduser()
+        path = self.config.invocation_params.dir / at_home(file)
         try:
             return load(f"{path}{colon}{kind}")
-        except (Exception, SystemExit) as error:  # theirs: its message is what helps
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # theirs: its message is what helps
             raise pytest.UsageError(f"--diffusion-laws {self.name}: {in_words(error)}") from error
 
 

@@ -1,6 +1,7 @@
 """`ddpm-bench report RECORD… --out DIR`: records → report.html, report.md, report.json."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,7 @@ def _gallery(folder: str) -> int:
 def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
     """The records, and files of folders that are not records; a file named by itself must be a record."""
     from bench.record import RecordError, load
+    from bench.terminal.files import at_home
 
     records, unread = [], []
     for name in given:
@@ -72,7 +74,7 @@ def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
             try:
                 records.append(load(file))
             except RecordError as error:
-                if not Path(name).expanduser().is_dir():
+                if not os.path.isdir(at_home(name)):
                     raise
                 unread.append((file.name, str(error)))
     return records, unread
@@ -80,10 +82,11 @@ def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
 
 def _files(given: str) -> list[Path]:
     """The file itself, or every record in a folder."""
+    from bench.terminal.files import at_home
     from bench.terminal.usage import UsageError, readable_file
 
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
+    folder = at_home(given)
+    if not os.path.isdir(folder):
         return [readable_file(given)]
     files = sorted(folder.glob("*.json"))
     if not files:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from bench.commands.subject import add_images
 from bench.job.parts import PARTS
 from bench.job.presets import PRESETS
-from bench.terminal.usage import UsageError, alone_in, on_interrupt, one_of, writable_directory
+from bench.terminal.usage import (
+    UsageError,
+    above_zero,
+    alone_in,
+    on_interrupt,
+    one_of,
+    writable_directory,
+)
 
 if TYPE_CHECKING:
     from bench.job.plan import Plan
@@ -71,7 +78,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train every N-th seed, from the I-th; `report` puts the shards' records together",
     )
     parser.add_argument(
-        "--limit", metavar="SECONDS", type=_seconds, help="stop a single training run after so long"
+        "--limit",
+        metavar="SECONDS",
+        type=above_zero,
+        help="stop a single training run after so long",
     )
     parser.add_argument(
         "--only",
@@ -87,18 +97,6 @@ def _shard(text: str) -> tuple[int, int]:
     if separator and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count):
         return int(index), int(count)
     raise argparse.ArgumentTypeError(f"{text!r}: write I/N with 1 ≤ I ≤ N, such as 2/5")
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: write a number of seconds above 0, such as 3600"
-        )
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,10 +6,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal.files import write_text
+from bench.terminal.files import at_home, write_text
 from bench.terminal.usage import UsageError, at_least, writable_directory, writable_file
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for option, path in (("--out", arguments.out), ("--json", arguments.json)):
         if path not in (None, "-"):
-            writable_directory(Path(path).expanduser().parent, option)
+            writable_directory(at_home(path).parent, option)
             writable_file(path, option)
     stated = read(arguments.schedule, arguments.T, arguments.zero_terminal_snr)
     T = len(next(iter(stated.tables.values())))
@@ -110,12 +109,12 @@ def _images(arguments: argparse.Namespace) -> "Tensor | None":
     if arguments.images is not None:
         from bench.data.array_file import load_whole
 
-        return load_whole(Path(arguments.images).expanduser()).heldout
+        return load_whole(at_home(arguments.images)).heldout
     if arguments.data is None:
         return None
     from bench.data import load
 
-    return load(arguments.data, Path(arguments.data_dir) if arguments.data_dir else None).train
+    return load(arguments.data, at_home(arguments.data_dir) if arguments.data_dir else None).train
 
 
 def _write(found: dict[str, Any], path: str) -> None:

@@ -2,9 +2,9 @@
 
 import argparse
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.terminal.files import at_home
 from bench.terminal.usage import UsageError, at_least, readable_file
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def data_from(arguments: argparse.Namespace, name: str) -> "DataSet":
         raise UsageError(
             "--download with several processes: they would write the same files; fetch the data with one process first"
         )
-    root = Path(arguments.data_dir).expanduser() if arguments.data_dir else None
+    root = at_home(arguments.data_dir) if arguments.data_dir else None
     return load(name, root, download=arguments.download)
 
 
@@ -192,7 +192,7 @@ def _data(arguments: argparse.Namespace, own: str | None) -> "DataSet":
             raise UsageError(
                 f"--part {arguments.part} belongs to --data: --images is evaluated whole; leave it out"
             )
-        return load_whole(Path(arguments.images).expanduser())
+        return load_whole(at_home(arguments.images))
     name: str | None = arguments.data or own
     if name is None:
         raise UsageError(
@@ -253,8 +253,12 @@ def _from_checkpoint(arguments: argparse.Namespace) -> "tuple[Foreign, str]":
         checkpoint = load_checkpoint(readable_file(arguments.checkpoint), device=arguments.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    try:
+        model = checkpoint.model
+    except ValueError as error:
+        raise UsageError(f"{arguments.checkpoint}: {error}") from error
     foreign = Foreign(
-        checkpoint.model,
+        model,
         checkpoint.schedule,
         parameterization=checkpoint.config.parameterization,
         first_step=1,

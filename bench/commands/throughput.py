@@ -4,7 +4,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from bench.terminal.usage import at_least, writable_directory
+from bench.terminal.usage import above_zero, at_least, writable_directory
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -36,11 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=at_least(2), default=61, help="turns in the contest")
     parser.add_argument(
-        "--seconds", type=float, default=1.0, help="time for each case of the suite"
+        "--seconds", type=above_zero, default=1.0, help="time for each case of the suite"
     )
     parser.add_argument(
         "--scaling",
-        type=float,
+        type=above_zero,
         metavar="ELEMENTS",
         help="add the curve from 1e4 up to this many elements; 1e8 needs 3 GiB",
     )

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import shlex
-import tomllib
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,7 +116,7 @@ def _config(arguments: argparse.Namespace, out: Path) -> "TrainConfig":
     try:
         entries = {} if source is None else parse_toml(source.read_text(encoding="utf-8"))
         return TrainConfig.from_entries(_merged(entries, _choices(arguments)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OSError) as error:
         where = "" if source is None else f"{source} with the options given: "
         raise UsageError(f"{where}{error}") from error
 
@@ -132,11 +131,13 @@ def _config_file(arguments: argparse.Namespace, out: Path) -> Path | None:
 
 def _choices(arguments: argparse.Namespace) -> dict[str, Any]:
     """What the command line says, as entries of a configuration."""
+    from ddpm_ref.config import parse_toml
+
     choices: dict[str, Any] = {}
     for entry in arguments.entries:
         try:
-            choices = _merged(choices, tomllib.loads(entry))
-        except tomllib.TOMLDecodeError as error:
+            choices = _merged(choices, parse_toml(entry))
+        except ValueError as error:
             raise UsageError(
                 f"--set {entry}: {error}; write KEY=VALUE in TOML, text in quotes: --set 'schedule=\"cosine\"'"
             ) from error

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.data.dataset import DataSet, assemble, split_by_content
+from bench.terminal.files import at_home
 from bench.terminal.usage import UsageError, unknown
 
 __all__ = ["LOADERS", "DataSet", "load", "without_path"]
@@ -147,11 +148,11 @@ def _loader(name: str) -> Callable[[Path | None], DataSet]:
     if kind == "folder" and colon:
         from bench.data.folder import load_folder
 
-        return lambda _root: load_folder(Path(argument).expanduser())
+        return lambda _root: load_folder(at_home(argument))
     if kind == "array" and colon:
         from bench.data.array_file import load_array
 
-        return lambda _root: load_array(Path(argument).expanduser())
+        return lambda _root: load_array(at_home(argument))
     if name in LOADERS:
         return LOADERS[name]
     if kind not in SIZED:

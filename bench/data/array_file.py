@@ -10,6 +10,7 @@ What could mean two things is refused: 16 bits, integers that are no bytes, floa
 An `.npz` holds one array, or one called `arr_0` or `images`. Pickled objects are not loaded.
 """
 
+import os
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -35,7 +36,7 @@ def read_array(path: Path) -> Tensor:
     Raises:
         UsageError: no such file, damage, or a dtype, range or shape with no single right reading.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(
             f"--images {path}: there is no such file; give FOLDER, FILE.npy or FILE.npz"
         )
@@ -137,7 +138,7 @@ def load_whole(path: Path) -> DataSet:
     """
     if path.suffix.lower() in SUFFIXES:
         images, done = read_array(path), "as found"
-    elif path.is_dir():
+    elif os.path.isdir(path):
         from bench.data.folder import read_pictures
 
         found = read_pictures(path, fewest=1)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.record import Record, save
+from bench.terminal.files import at_home
 from bench.terminal.usage import UsageError
 
 ENVIRONMENT = "bench-torch*"
@@ -44,7 +45,7 @@ def found(given: Sequence[str]) -> tuple[Path, ...]:
     Raises:
         UsageError: a path is neither, or fewer than two interpreters are left.
     """
-    pythons = [python for name in given for python in _pythons(Path(name).expanduser())]
+    pythons = [python for name in given for python in _pythons(at_home(name))]
     if len(pythons) < 2:
         raise UsageError(
             f"{len(pythons)} environments: a comparison of releases needs two; "
@@ -54,9 +55,9 @@ def found(given: Sequence[str]) -> tuple[Path, ...]:
 
 
 def _pythons(path: Path) -> list[Path]:
-    if path.is_file():
+    if os.path.isfile(path):
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         return sorted(path.glob(f"{ENVIRONMENT}/bin/python"))
     raise UsageError(f"{str(path)!r} is neither a python nor a folder of environments")
 

@@ -6,15 +6,33 @@ from contextlib import contextmanager
 
 from torch import distributed
 
+from bench.terminal.usage import UsageError
+
+_PLACES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 def processes() -> int:
-    """How many torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many torchrun started; 1 without it.
+
+    Raises:
+        UsageError: the environment says something else, or half of what torchrun says.
+    """
+    text = os.environ.get("WORLD_SIZE") or "1"
+    if not text.isdecimal() or len(text) > 6 or int(text) < 1:
+        raise UsageError(
+            f"WORLD_SIZE = {text[:40]!r} in the environment: torchrun sets it to the number of processes; unset it to work with one"
+        )
+    missing = [name for name in _PLACES if not os.environ.get(name)]
+    if int(text) > 1 and missing:
+        raise UsageError(
+            f"WORLD_SIZE = {text} in the environment, but {missing[0]} is not set: start the processes with torchrun, or unset WORLD_SIZE"
+        )
+    return int(text)
 
 
 def is_chief() -> bool:
     """Whether this process writes and speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
+    return processes() == 1 or os.environ["RANK"] == "0"
 
 
 @contextmanager

@@ -8,9 +8,11 @@ Weights are read from safetensors only, since a pickle runs code, and stay in th
 
 import inspect
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+from bench.terminal.files import at_home
 from bench.terminal.usage import UsageError, in_words
 
 _NETWORKS = ("unet", "transformer", "model")
@@ -25,8 +27,8 @@ def load_folder(path: str) -> tuple[Any, Any, tuple[str, ...]]:
         UsageError: no such folder or file in it, a class that diffusers does not have, weights without safetensors, a model under a
             condition, or one of latents.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    folder = at_home(path)
+    if not os.path.isdir(folder):
         raise UsageError(
             f"--model hf:{path}: there is no folder {path!r} here, and nothing is downloaded: save the model there with "
             "pipeline.save_pretrained, or fetch it with `hf download NAME --local-dir FOLDER`"

@@ -21,6 +21,7 @@ more features and a higher floor.
 
 import hashlib
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ from bench.metrics.frechet import (
     mean_and_covariance,
     to_uint8,
 )
+from bench.terminal.files import at_home
 from bench.terminal.usage import UsageError, missing_package, unknown
 from ddpm_ref.noise import NoiseStream
 
@@ -91,8 +93,8 @@ def feature(name: str) -> Feature:
     if family == "torchvision" and separator:
         return Feature(name, lambda train: _torchvision(rest))
     if family == "inception":
-        file = Path(rest).expanduser() if separator else None
-        if file is not None and not file.is_file():
+        file = at_home(rest) if separator else None
+        if file is not None and not os.path.isfile(file):
             raise UsageError(
                 f"inception:{rest}: there is no such file; give pt_inception-2015-12-05-{_INCEPTION_SHA256}.pth"
             )

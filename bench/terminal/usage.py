@@ -7,7 +7,9 @@ program and keeps its traceback.
 
 import difflib
 import errno
+import math
 import os
+import stat
 import sysconfig
 import tempfile
 import traceback
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.terminal.files import sweep
+from bench.terminal.files import at_home, sweep
 
 
 class UsageError(Exception):
@@ -75,12 +77,28 @@ def at_least(minimum: int) -> Callable[[str], int]:
         try:
             value = int(text)
         except ValueError:
-            raise ArgumentTypeError(f"{text!r} is not a whole number") from None
+            raise ArgumentTypeError(f"{text[:40]!r} is not a whole number") from None
         if value < minimum:
-            raise ArgumentTypeError(f"{value} is too small: the least is {minimum}")
+            raise ArgumentTypeError(f"{text[:40]} is too small: the least is {minimum}")
+        if value > _MOST:
+            raise ArgumentTypeError(f"{text[:40]} is too large: the most is {_MOST}")
         return value
 
     return check
+
+
+_MOST = (1 << 63) - 1  # what a tensor can count
+
+
+def above_zero(text: str) -> float:
+    """An argparse `type=` for finite numbers above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ArgumentTypeError(f"{text[:40]!r}: write a finite number above 0, such as 3600")
+    return value
 
 
 def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> Path:
@@ -95,7 +113,7 @@ def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> P
     Raises:
         UsageError: `path` is a file, cannot be created or cannot be written.
     """
-    directory = Path(path).expanduser()
+    directory = at_home(_named(path, option))
     try:
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
@@ -119,13 +137,17 @@ def writable_file(path: str | os.PathLike[str], option: str) -> Path:
     Raises:
         UsageError: it is a folder, its folder does not exist, or it cannot be written.
     """
-    file = Path(path).expanduser()
+    file = at_home(_named(path, option))
+    if _waits(file):
+        raise UsageError(
+            f"{option} {path}: it is a pipe, which would wait for a reader; give a file, or - for standard output where that is offered"
+        )
     try:
-        if file.is_dir():
+        if os.path.isdir(file):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if file.exists():
+        if os.path.exists(file):
             file.open("ab").close()
-        if not file.exists() or file.is_file():
+        if not os.path.exists(file) or os.path.isfile(file):
             with tempfile.TemporaryFile(dir=os.path.dirname(os.path.realpath(file))):
                 pass
     except OSError as error:
@@ -133,6 +155,23 @@ def writable_file(path: str | os.PathLike[str], option: str) -> Path:
             f"{option} {path}: cannot be written: {error.strerror}; choose another place"
         ) from error
     return file
+
+
+def _named(path: str | os.PathLike[str], option: str) -> str | os.PathLike[str]:
+    if not os.fspath(path):
+        raise UsageError(
+            f"the name given for {option} is empty: is a variable of the shell not set?"
+        )
+    return path
+
+
+def _waits(file: Path) -> bool:
+    """A pipe with a name of its own; those that a shell makes, /dev/fd/63, have their reader."""
+    try:
+        named = not os.fspath(file).startswith(("/dev/", "/proc/"))
+        return named and stat.S_ISFIFO(file.stat().st_mode)
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -167,9 +206,11 @@ def readable_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: there is no such file.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        what = "is a folder" if file.is_dir() else "does not exist"
+    file = at_home(_named(path, "a file"))
+    if not os.path.isfile(file):
+        what = "does not exist"
+        if os.path.exists(file):
+            what = "is a folder" if os.path.isdir(file) else "is a pipe or a device"
         raise UsageError(f"cannot read {str(path)!r}: it {what}; give the path of a file")
     return file
 
@@ -190,13 +231,21 @@ def in_words(error: BaseException) -> str:
 
     The line is the innermost in a file that is neither installed nor ours.
     """
-    kind, text = type(error).__name__, str(error)
+    kind, text = type(error).__name__, _text_of(error)
     if isinstance(error, SyntaxError):
         return f"{kind}: {text}"  # which ends with file and line
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THEIRS)]
     place = "".join(f" ({Path(f.filename).name}:{f.lineno})" for f in theirs[-1:])
     return f"{kind}: {text}{place}" if text else f"{kind}{place}"
+
+
+def _text_of(error: BaseException) -> str:
+    """What it says, which may be code that fails."""
+    try:
+        return str(error)
+    except Exception as worse:
+        return f"its message cannot be read, {type(worse).__name__}"
 
 
 _NOT_THEIRS = (

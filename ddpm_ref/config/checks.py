@@ -22,7 +22,7 @@ from ddpm_ref.schedule import (
     log_snr_schedule,
 )
 from ddpm_ref.times import BELLS, IMPORTANCE, TIMES
-from ddpm_ref.validation import check_number, unknown_name
+from ddpm_ref.validation import check_number, shown, unknown_name
 
 if TYPE_CHECKING:
     from ddpm_ref.config import TrainConfig
@@ -70,13 +70,25 @@ def typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:
             check_number(f"{entry.name}[{k}]", each, 100.0) for k, each in enumerate(value)
         )
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return check_number(entry.name, value, entry.default)
+    if isinstance(value, str):
+        _check_text(entry.name, value)
     if type(value) is not wanted:
         raise TypeError(
-            f"{entry.name} = {value!r} is a {type(value).__name__}; it must be a {wanted.__name__}, "
+            f"{entry.name} = {shown(value)} is a {type(value).__name__}; it must be a {wanted.__name__}, "
             f"such as {entry.default!r}"
         )
     return value
+
+
+def _check_text(name: str, value: str) -> None:
+    """What a file of a configuration can hold, and the name of a file."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} = {value!a} is not UTF-8: rename the file or folder") from error
+    if "\0" in value:
+        raise ValueError(f"{name} = {value!a} holds a NUL character, which no name can")
 
 
 def check_names(config: "TrainConfig") -> None:
@@ -103,7 +115,7 @@ def check_ranges(config: "TrainConfig") -> None:
     for name, least in _LEAST.items():
         value = getattr(config, name)
         if not value >= least or (value == math.inf and name != "clip_factor"):
-            raise ValueError(f"{name} = {value}; it must be finite and at least {least}")
+            raise ValueError(f"{name} = {shown(value)}; it must be finite and at least {least}")
     for half_life in config.ema_half_lives:
         if not 0 < half_life < math.inf:
             raise ValueError(

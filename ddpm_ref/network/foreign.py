@@ -8,6 +8,7 @@ seeded with the run's seed, so that they depend on the version of torch.
 import importlib
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -84,8 +85,8 @@ def file_factory(name: str) -> Callable[..., nn.Module]:
         ValueError: there is no such file, or it has no function of that name.
     """
     file, _, factory = name.rpartition(":")
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(file))
+    if not os.path.isfile(path):
         raise ValueError(
             f"network = {name!r}: there is no file {file!r}; write PATH/FILE.py:FACTORY"
         )

@@ -42,6 +42,8 @@ TABLES = {
 }
 """Names in a file → what they mean: β, ᾱ, ln SNR, SNR = ᾱ/(1−ᾱ), σ = √((1−ᾱ)/ᾱ), each for t = 1 … T."""
 
+_SPACINGS = ("leading", "linspace", "trailing")
+_LARGEST, _MOST_STEPS = 1e300, 10_000_000
 _CLEAN = {"beta": 0.0, "alpha_bar": 1.0, "log_snr": math.inf, "snr": math.inf, "sigma": 0.0}
 
 
@@ -111,7 +113,9 @@ def read(spec: str, T: int | None, zero_terminal_snr: bool) -> Stated:
     path = readable_file(spec)
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except RecursionError as error:
+        raise UsageError(f"{spec} cannot be read as JSON: it is nested too deeply") from error
+    except (ValueError, OSError) as error:
         raise UsageError(f"{spec} cannot be read as JSON: {error}") from error
     if not isinstance(entries, dict):
         raise UsageError(
@@ -143,13 +147,36 @@ def _numbers(name: str, key: str, values: list[Any]) -> Tensor:
         table = torch.tensor(
             [math.nan if v is None else float(v) for v in values], dtype=torch.float64
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{name}: {key} holds something that is not a number: {error}") from error
     if table.numel() == 0:
         raise UsageError(f"{name}: {key} is empty; give a number for each step")
     meaning = TABLES[key]
     clean = table[0].item() == _CLEAN[meaning]
     return table[1:] if clean and len(table) > 1 else table
+
+
+def _number(entries: Mapping[str, Any], key: str, usual: float) -> float:
+    """An entry as a finite float; where it is missing or null, `usual`."""
+    value = entries.get(key)
+    if value is None:
+        return usual
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not -_LARGEST <= value <= _LARGEST:
+        raise UsageError(
+            f"{key} = {str(value)[:40]!r}: a finite number is expected, such as {usual:g}"
+        )
+    return float(value)
+
+
+def _whole(entries: Mapping[str, Any], key: str, usual: int, least: int) -> int:
+    """An entry as an int from `least` to the most steps that a schedule may have; where it is missing or null, `usual`."""
+    value = _number(entries, key, usual)
+    if value != int(value) or not least <= value <= _MOST_STEPS:
+        raise UsageError(
+            f"{key} = {value:g}: a whole number from {least} to {_MOST_STEPS:,} is expected, such as {usual}"
+        )
+    return int(value)
 
 
 def _options(entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,12 +187,17 @@ def _options(entries: Mapping[str, Any]) -> dict[str, Any]:
         "flow_prediction": "velocity",
     }
     prediction = entries.get("prediction_type") or "epsilon"
-    if prediction not in predictions:
-        raise unknown("prediction_type", str(prediction), predictions)
+    spacing = entries.get("timestep_spacing") or _SPACINGS[0]
+    for kind, name, known in (
+        ("prediction_type", prediction, tuple(predictions)),
+        ("timestep_spacing", spacing, _SPACINGS),
+    ):
+        if name not in known:
+            raise unknown(kind, str(name), known)
     return {
         "predicts": predictions[prediction],
-        "spacing": entries.get("timestep_spacing") or "leading",
-        "offset": int(entries.get("steps_offset") or 0),
+        "spacing": spacing,
+        "offset": _whole(entries, "steps_offset", 0, least=0),
     }
 
 
@@ -198,41 +230,63 @@ def log_snr_of(given: Mapping[str, Tensor]) -> Tensor:
 
 def _from_configuration(name: str, entries: Mapping[str, Any]) -> Stated:
     kind = str(entries.get("_class_name", "a scheduler"))
-    T = int(entries.get("num_train_timesteps") or 1000)
+    T = _whole(entries, "num_train_timesteps", 1000, least=1)
     options = _options(entries)
     if "FlowMatch" in kind:
         s = torch.arange(1, T + 1, dtype=torch.float64) / T
-        shift = float(entries.get("shift") or 1.0)
+        shift = _positive(entries, "shift", 1.0)
         s = shift * s / (1 + (shift - 1) * s)
         log_snr = 2 * (torch.log1p(-s) - s.log())
         said = f"{kind}: flow matching with shift {shift:g}, x_t divided by sqrt((1-s)^2 + s^2)"
         options["predicts"] = "velocity"
-        return Stated(
-            name, {"log_snr": log_snr}, schedule_from_log_snr(log_snr), said=(said,), **options
-        )
+        return Stated(name, {"log_snr": log_snr}, _rising(kind, log_snr), said=(said,), **options)
     if kind.startswith("EDM"):
         log_snr = -2 * _edm_sigmas(entries, T).log()
         said = f"{kind}: sigma space, x_t divided by sqrt(1 + sigma^2)"
         options["predicts"] = "v"
-        return Stated(
-            name, {"log_snr": log_snr}, schedule_from_log_snr(log_snr), said=(said,), **options
-        )
+        return Stated(name, {"log_snr": log_snr}, _rising(kind, log_snr), said=(said,), **options)
     schedule = _configured(kind, entries, T)
     said = f"{kind}: {entries.get('beta_schedule', 'linear')}, evaluated in float64"
     return Stated(name, {"beta": schedule.beta[1:]}, schedule, said=(said,), **options)
 
 
+def _rising(kind: str, log_snr: Tensor) -> Schedule:
+    try:
+        return schedule_from_log_snr(log_snr)
+    except ValueError as error:
+        raise UsageError(f"{kind}: {error}") from error
+
+
+def _positive(entries: Mapping[str, Any], key: str, usual: float) -> float:
+    value = _number(entries, key, usual)
+    if value <= 0:
+        raise UsageError(f"{key} = {value:g}: a number above 0 is expected, such as {usual:g}")
+    return value
+
+
+def _truth(entries: Mapping[str, Any], key: str) -> bool:
+    value = entries.get(key)
+    if value not in (None, True, False) or (
+        isinstance(value, int | float) and not isinstance(value, bool)
+    ):
+        raise UsageError(f"{key} = {str(value)[:40]!r}: true or false is expected")
+    return bool(value)
+
+
 def _edm_sigmas(entries: Mapping[str, Any], T: int) -> Tensor:
     """σ rising (Karras et al. 2022, eq. 5, or geometric)."""
-    low, high = float(entries.get("sigma_min", 0.002)), float(entries.get("sigma_max", 80.0))
-    if entries.get("sigma_schedule", "karras") == "exponential":
+    low, high = _positive(entries, "sigma_min", 0.002), _positive(entries, "sigma_max", 80.0)
+    spacing = entries.get("sigma_schedule") or "karras"
+    if spacing not in ("karras", "exponential"):
+        raise unknown("sigma_schedule", str(spacing), ("karras", "exponential"))
+    if spacing == "exponential":
         return torch.exp(_between(math.log(low), math.log(high), T))
-    rho = float(entries.get("rho", 7.0))
+    rho = _positive(entries, "rho", 7.0)
     return _between(low ** (1 / rho), high ** (1 / rho), T) ** rho
 
 
 def _configured(kind: str, entries: Mapping[str, Any], T: int) -> Schedule:
-    start, end = float(entries.get("beta_start", 1e-4)), float(entries.get("beta_end", 0.02))
+    start, end = _number(entries, "beta_start", 1e-4), _number(entries, "beta_end", 0.02)
     named: dict[str, Callable[[], Schedule]] = {
         "linear": lambda: linear_schedule(T, start, end),
         "scaled_linear": lambda: scaled_linear_schedule(T, start, end),
@@ -241,16 +295,20 @@ def _configured(kind: str, entries: Mapping[str, Any], T: int) -> Schedule:
     }
     trained = entries.get("trained_betas")
     choice = entries.get("beta_schedule", "linear")
-    if trained is None and choice not in named:
+    if trained is not None and not isinstance(trained, list):
+        raise UsageError(
+            f"{kind}: trained_betas is a {type(trained).__name__}: a list of numbers is expected"
+        )
+    if not trained and (not isinstance(choice, str) or choice not in named):
         raise unknown("beta_schedule", str(choice), [*named, "trained_betas"])
     try:
         schedule = schedule_of(_numbers(kind, "betas", trained)) if trained else named[choice]()
-        shift = float(entries.get("snr_shift_scale") or 1.0)
+        shift = _positive(entries, "snr_shift_scale", 1.0)
         if shift != 1 and "CogVideoX" in kind:
             schedule = schedule_from_log_snr(schedule.log_snr[1:] - math.log(shift))
         return (
             rescale_to_zero_terminal_snr(schedule)
-            if entries.get("rescale_betas_zero_snr")
+            if _truth(entries, "rescale_betas_zero_snr")
             else schedule
         )
     except ValueError as error:

@@ -12,6 +12,7 @@ from ddpm_ref.schedule import Schedule, linear_schedule
 
 STEPS = 1000
 SEED = 20_201_119
+_MOST_NUMBERS = 1 << 33
 
 DTYPES = {
     "float32": torch.float32,
@@ -60,9 +61,14 @@ def parse_shape(text: str) -> tuple[int, ...]:
         UsageError: not positive whole numbers with x between them.
     """
     parts = text.split("x")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    if not all(part.isdecimal() and len(part) < 12 and int(part) > 0 for part in parts):
         raise UsageError(f"shape {text!r} is not like 256x3x64x64; give batch x channels x …")
-    return tuple(int(part) for part in parts)
+    shape = tuple(int(part) for part in parts)
+    if prod(shape) > _MOST_NUMBERS:
+        raise UsageError(
+            f"shape {text!r} has more than {_MOST_NUMBERS:,} numbers: give a smaller one"
+        )
+    return shape
 
 
 def problem(

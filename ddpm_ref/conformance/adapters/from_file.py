@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ def load(reference: str) -> Implementation:
         Exception: whatever the file or the constructor raises.
     """
     file, _, name = reference.partition(":")
-    path = Path(file).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(file))
+    if not os.path.isfile(path):
         raise ValueError(
             f"there is no file {file!r}: give FILE.py:CLASS, or make one with --init {file}"
         )

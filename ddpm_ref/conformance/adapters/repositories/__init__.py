@@ -8,6 +8,7 @@ stood in for by an empty module (`checkout.stand_ins`).
 """
 
 import importlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def implementations(name: str, path: Path) -> tuple[Implementation, ...]:
         ValueError: the path is not a checkout of it.
         ModuleNotFoundError: the repository's own mathematics needs a package that is not installed.
     """
-    repository, root = REPOSITORIES[name], path.expanduser().resolve()
+    repository, root = REPOSITORIES[name], Path(os.path.expanduser(path)).resolve()
     if not (root / repository.file).is_file():
         raise ValueError(
             f"{name}: {str(path)!r} has no {repository.file}, so it is not a checkout: git clone {repository.url}, then {name}:FOLDER"
