@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 from typing import TYPE_CHECKING
 
 from bench.terminal.files import at_home
@@ -19,8 +20,8 @@ _ARRAYS = (".npy", ".npz")
 
 def checkpoint_file(text: str) -> str:
     """A checkpoint's file; of the folder of a run, the one in it."""
-    path = Path(text).expanduser()
-    return str(path / "checkpoint.pt") if path.is_dir() else text
+    path = at_home(text)
+    return str(path / "checkpoint.pt") if os.path.isdir(path) else text
 
 
 def add_subject(parser: argparse.ArgumentParser) -> None:
