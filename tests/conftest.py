@@ -57,8 +57,8 @@ def _check_place(path: object) -> None:
         place = os.path.realpath(os.fsdecode(path))  # type: ignore[arg-type]
     except FileNotFoundError:  # of a working directory that is gone
         return
-    if place.startswith(_places):
-        return
+    if place.startswith(_places) or not os.path.isdir(os.path.dirname(place)):
+        return  # where there is no folder, nothing comes to be
     try:
         inside = Path(place).relative_to(_ROOT)
     except ValueError:

@@ -82,13 +82,11 @@ def typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:
 
 
 def _check_text(name: str, value: str) -> None:
-    """What a file of a configuration can hold, and the name of a file."""
+    """What a file of a configuration can hold."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} = {value!a} is not UTF-8: rename the file or folder") from error
-    if "\0" in value:
-        raise ValueError(f"{name} = {value!a} holds a NUL character, which no name can")
 
 
 def check_names(config: "TrainConfig") -> None:
