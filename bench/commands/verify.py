@@ -250,7 +250,9 @@ def _missing(name: str, error: ModuleNotFoundError) -> UsageError:
     )
 
 
-def _examine(subject: "Subject", laws: "tuple[Law, ...]", limit: float, thorough: bool) -> "Examined":
+def _examine(
+    subject: "Subject", laws: "tuple[Law, ...]", limit: float, thorough: bool
+) -> "Examined":
     from bench.measure.laws.examine import examine
     from bench.terminal.progress import meter
 
