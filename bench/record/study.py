@@ -80,6 +80,12 @@ def label_of(results: Results, entry: Measure) -> str:
     return str(named) if entry.key == "fd" and named else entry.label
 
 
+def primary_measures(results: Results) -> tuple[Measure, ...]:
+    """What decides: the likelihood, and the Fréchet distance where its feature map tells data from the Gaussian with their covariance."""
+    judges = results.get("distance", {}).get("may_be_primary", True)
+    return tuple(measure(key) for key in (("bits_per_dim", "fd") if judges else ("bits_per_dim",)))
+
+
 def completed(results: Results, arm: str) -> list[Run]:
     """The runs of an arm that ended, in the order of seeds; those that failed or were stopped are left out."""
     runs = [run for run in results["runs"] if run["arm"] == arm]

@@ -30,7 +30,14 @@ from bench.measure.study.yardsticks import (
     own_objective,
     x0_errors,
 )
-from bench.metrics.features import distance, extracted, feature, kernel_distance, nearest
+from bench.metrics.features import (
+    distance,
+    extracted,
+    extrapolated,
+    feature,
+    kernel_distance,
+    nearest,
+)
 from bench.metrics.frechet import to_uint8
 from bench.record.pictures import encode
 from ddpm_ref.config import TrainConfig
@@ -162,11 +169,15 @@ class Judge:
         return extracted(self.features[name], self.data.heldout[:count])
 
     def distances_of(self, images: Tensor) -> dict[str, dict[str, float]]:
-        """Feature map → Fréchet and kernel distance between images and as many held-out ones."""
+        """Feature map → Fréchet distance, its limit for many samples, and kernel distance between images and as many held-out ones."""
         found = {}
         for name, module in self.features.items():
             pair = self.heldout_features(name, len(images)), extracted(module, images)
-            found[name] = {"fd": distance(*pair), "kid": kernel_distance(*pair)}
+            found[name] = {
+                "fd": distance(*pair),
+                "fd_infinity": extrapolated(*pair),
+                "kid": kernel_distance(*pair),
+            }
         return found
 
     def _trajectory(self, model: nn.Module, arm: Arm) -> dict[str, Any]:

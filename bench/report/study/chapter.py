@@ -19,6 +19,7 @@ from bench.record.study import (
 from bench.report.page.blocks import Block, Cell, Fold, Note, Paragraph, Section, Table, Tone
 from bench.report.page.digits import number
 from bench.report.study.denoising import samples_figure, terms_figure, trajectory_figure
+from bench.report.study.distances import distance_tables
 from bench.report.study.effects import (
     Effect,
     arm_interval,
@@ -85,7 +86,7 @@ def _blocks(record: Record) -> list[Block]:
     blocks: list[Block] = [Paragraph(_what(record))]
     if has_factorial(results):
         blocks += [_effects_table(results), Note(_about_intervals(record))]
-    blocks += [_arms_table(results), Note(_about_distance(results))]
+    blocks += [_arms_table(results), Note(_about_distance(results)), *distance_tables(results)]
     blocks += [
         figure for figure in (interaction_figure(results), weights_figure(results)) if figure
     ]

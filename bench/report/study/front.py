@@ -9,7 +9,16 @@ from scipy import stats
 
 from bench.record import Record
 from bench.record.statistics import Interval, holm
-from bench.record.study import MEASURES, SYMBOLS, Measure, Results, completed, label_of, measure
+from bench.record.study import (
+    MEASURES,
+    SYMBOLS,
+    Measure,
+    Results,
+    completed,
+    label_of,
+    measure,
+    primary_measures,
+)
 from bench.report.page import digits
 from bench.report.page.blocks import Block, Cell, Figure, Front, Table
 from bench.report.page.figures import INK, MUTED, PALETTE
@@ -25,9 +34,6 @@ from bench.report.study.figures import main_arms
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
-
-PRIMARY = ("bits_per_dim", "fd")
-"""What decides: likelihood and sample quality."""
 
 WEIGHTINGS: Mapping[str, str] = {
     "simple": "plain mean square of the noise",
@@ -47,7 +53,7 @@ _ALPHA = 0.05
 def front(record: Record) -> Front | None:
     """The first screen, or None where no arm has both a likelihood and a distance."""
     results = record.results
-    leaders = [_leader(results, measure(key)) for key in PRIMARY]
+    leaders = [_leader(results, entry) for entry in primary_measures(results)]
     if not all(leaders):
         return None
     blocks: list[Block] = [_grid(results)]
@@ -99,8 +105,8 @@ def _leader(results: Results, entry: Measure) -> _Lead | None:
 
 
 def _winners(results: Results, leaders: Sequence[_Lead | None]) -> str:
-    said = [_lead(results, lead) for lead in leaders if lead is not None]
-    return f"{said[0][0].upper()}{said[0][1:]}; {'; '.join(said[1:])}."
+    said = "; ".join(_lead(results, lead) for lead in leaders if lead is not None)
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def _lead(results: Results, lead: _Lead) -> str:
@@ -148,7 +154,7 @@ def _sure(record: Record) -> str:
 
 def _grid(results: Results) -> Table:
     """Outputs × weightings by each primary measure; in bold the best and what is within noise of it."""
-    entries = [measure(key) for key in PRIMARY]
+    entries = primary_measures(results)
     best = {entry.key: _best(results, entry) for entry in entries}
     rows: list[list[str | Cell]] = [
         [
@@ -160,18 +166,25 @@ def _grid(results: Results) -> Table:
     ]
     weightings = dict.fromkeys(arm["weighting"] for arm in main_arms(results))
     terms = "; ".join(f"`{w}`: {WEIGHTINGS.get(w, w)}" for w in weightings)
-    distance = label_of(results, entries[1])
     return Table(
         ["predicts", "error weighted", *(label_of(results, entry) for entry in entries)],
         rows,
         f"Less is better; **bold**: the best, and what is within noise of it. Weightings: {terms}. bits/dim: what it takes to "
-        f"code a held-out pixel, at most. {distance}: distance of generated from held-out images{_floor(results)}.",
+        f"code a held-out pixel, at most. {_about_distance(results)}",
     )
 
 
-def _floor(results: Results) -> str:
-    floors = results["distance"].get("floor") or []
-    return f" (between real ones: {digits.number(sum(floors) / len(floors))})" if floors else ""
+def _about_distance(results: Results) -> str:
+    name, distance = label_of(results, measure("fd")), results["distance"]
+    floors = distance.get("floor") or []
+    real = digits.number(sum(floors) / len(floors)) if floors else "unknown"
+    if len(primary_measures(results)) > 1:
+        between = f" (between real ones: {real})" if floors else ""
+        return f"{name}: distance of generated from held-out images{between}."
+    return (
+        f"{name} does not decide here: samples of the Gaussian with the data's mean and covariance have "
+        f"{digits.number(distance['control'])}, real images {real}."
+    )
 
 
 def _best(results: Results, entry: Measure) -> frozenset[str]:

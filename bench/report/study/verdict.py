@@ -10,7 +10,7 @@ in the table.
 from collections.abc import Iterable
 
 from bench.record.statistics import Interval
-from bench.record.study import Measure, Results, completed, label_of, measure
+from bench.record.study import Measure, Results, completed, label_of, measure, primary_measures
 from bench.report.page.digits import number, with_interval
 from bench.report.study.effects import (
     Effect,
@@ -59,8 +59,9 @@ def sentences(results: Results) -> list[str]:
 
 def _best(results: Results) -> str:
     """Which arm leads in likelihood and which in distance, and whether the next one is within noise of it."""
-    parts = [_leader(results, measure(key)) for key in ("bits_per_dim", "fd")]
-    floors = results.get("distance", {}).get("floor", [])
+    entries = primary_measures(results)
+    parts = [_leader(results, entry) for entry in entries]
+    floors = results.get("distance", {}).get("floor", []) if len(entries) > 1 else []
     floor = f" (real against real: {number(sum(floors) / len(floors))})" if floors else ""
     return (
         f"**Best arms.** {'; '.join(part for part in parts if part)}{floor}." if any(parts) else ""
@@ -93,7 +94,10 @@ _LEAD = {
 def _claims(results: Results) -> list[str]:
     """One sentence per titled row of `_CLAIMS`, with the rows that go on from it."""
     found: list[str] = []
+    silent = {"fd"} - {entry.key for entry in primary_measures(results)}
     for title, what, keys in _CLAIMS:
+        if silent & set(keys):
+            continue
         clauses = [
             _clause(results, measure(key), weighting)
             for key, weighting in zip(keys, _WEIGHTINGS, strict=True)
@@ -123,8 +127,7 @@ def _text(results: Results, effect: Effect, weighting: str) -> str:
 
 def _output_or_weighting(results: Results) -> str:
     parts = []
-    for key in ("bits_per_dim", "fd"):
-        entry = measure(key)
+    for entry in primary_measures(results):
         output, weighting, interaction = main_effects(results, entry)
         parts.append(
             f"{label_of(results, entry)}: output ε − x₀ {shown(output.interval, entry)}, "
@@ -146,13 +149,13 @@ _ANSWERS = {
 
 def _by_what(results: Results) -> str:
     """The answer, and the yardsticks that it rests on."""
-    names = " and by ".join(label_of(results, measure(key)) for key in ("bits_per_dim", "fd"))
+    names = " and by ".join(label_of(results, entry) for entry in primary_measures(results))
     return f"{answer(results)}, by {names}"
 
 
 def answer(results: Results) -> str:
     """The title's question in a few plain words, from likelihood and distance at equal weighting."""
-    entries = [measure(key) for key in ("bits_per_dim", "fd")]
+    entries = primary_measures(results)
     found = {
         (
             output_effect(results, entry, "simple").direction,
@@ -172,13 +175,12 @@ def _noise(effect: Effect) -> str:
 
 
 def _diagonal(results: Results) -> str:
-    entry, distance = measure("bits_per_dim"), measure("fd")
-    bits, fd = diagonal_effect(results, entry), diagonal_effect(results, distance)
-    return (
-        "**What is usually compared**, ε with its plain mean square against x₀ with its own, mixes both: "
-        f"{label_of(results, entry)} {shown(bits.interval, entry)} ({bits.direction}), "
-        f"{label_of(results, distance)} {shown(fd.interval, distance)} ({fd.direction})."
+    said = ", ".join(
+        f"{label_of(results, entry)} {shown(effect.interval, entry)} ({effect.direction})"
+        for entry in primary_measures(results)
+        for effect in [diagonal_effect(results, entry)]
     )
+    return f"**What is usually compared**, ε with its plain mean square against x₀ with its own, mixes both: {said}."
 
 
 def _time_input(results: Results) -> Iterable[str]:
