@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -118,8 +119,17 @@ def _images(arguments: argparse.Namespace) -> "Tensor | None":
 
 
 def _write(found: dict[str, Any], path: str) -> None:
-    text = json.dumps({"schema": SCHEMA, **found}, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_strict({"schema": SCHEMA, **found}), indent=1, allow_nan=False) + "\n"
     if path == "-":
         sys.stdout.write(text)
     else:
         write_text(path, text)
+
+
+def _strict(value: Any) -> Any:
+    """Null for what is not finite: which table holds it is one of the findings."""
+    if isinstance(value, dict):
+        return {key: _strict(content) for key, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(content) for content in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

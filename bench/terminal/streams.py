@@ -39,6 +39,13 @@ class _Forgiving(io.RawIOBase):
         return len(data)
 
 
+class _Kept(io.TextIOWrapper):
+    """A stream that somebody else's code cannot close: what it is asked for is shown first, and more can follow."""
+
+    def close(self) -> None:
+        self.flush()
+
+
 @contextmanager
 def forgiving() -> Iterator[_Forgiving | None]:
     """Within the block standard output and error never raise; yields what became of the output (None where it is not a file).
@@ -80,7 +87,7 @@ def _wrapped(stream: TextIO | None, own: TextIO | None) -> tuple[TextIO, _Forgiv
         return stream, None  # a test's or a notebook's
     stream.flush()
     state = _Forgiving(raw)
-    text = io.TextIOWrapper(
+    text = _Kept(
         io.BufferedWriter(cast(Any, state)),
         encoding=stream.encoding,
         errors="replace",

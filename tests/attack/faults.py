@@ -188,13 +188,14 @@ def _options() -> Iterator[Fault]:
     for command, options in WHOLE.items():
         for option, value in itertools.product(options, _NOT_WHOLE):
             status = EITHER if value in _MAY_BE_RIGHT else REFUSED
+            status = (*status, 1) if command == "gpu-visit" else status  # without a GPU
             name = f"{command.split()[0]} {option} {value[:12]!r}{'…' * (len(value) > 12)}"
             yield Fault("options", name, (*command.split(), option, value), status)
     for command, options in REAL.items():
         for option, value in itertools.product(options, _NOT_REAL):
             status = (0, 1, 2) if option == "--clip" else REFUSED
             yield Fault("options", f"{command.split()[0]} {option} {value!r}", (*command.split(), option, value), status)  # fmt: skip
-    for shape in ("axb", "0x1x2x2", "-1x1x2x2", "1x1x2", "", "1x1x2x2x2", f"{HUGE}x1x1x1"):
+    for shape in ("axb", "0x1x2x2", "-1x1x2x2", "1x", "", "1.5x1x2x2", f"{HUGE}x1x1x1", "9999999x9999999"):
         yield Fault("options", f"throughput --shapes {shape!r:.20}", ("throughput", "--only", "contest", "--rounds", "2", "--shapes", shape))  # fmt: skip
     for t in ("0", "1001", "a", "1,,2", "1,-1", ",", HUGE, "1.0"):
         yield Fault("options", f"weights --t {t!r:.20}", ("weights", "--t", t))
