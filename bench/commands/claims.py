@@ -57,8 +57,7 @@ def _rows(records: "Sequence[Record]") -> list[dict[str, Any]]:
 
 def _records(given: str) -> "list[Record]":
     from bench.record import load
-    from bench.terminal.files import at_home
-    from bench.terminal.usage import readable_file
+    from bench.terminal.usage import at_home, readable_file
 
     folder = at_home(given)
     files = sorted(folder.glob("*.json")) if os.path.isdir(folder) else [readable_file(given)]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from bench.commands.output import check_picture, write_json
 from bench.commands.subject import add_subject, checkpoint_file, question_from
-from bench.terminal.files import at_home
 from bench.terminal.usage import (
     UsageError,
+    at_home,
     at_least,
     writable_directory,
     writable_file,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal.files import at_home, write_picture, write_text
-from bench.terminal.usage import UsageError, writable_directory, writable_file
+from bench.terminal.files import write_picture, write_text
+from bench.terminal.usage import UsageError, at_home, writable_directory, writable_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -120,8 +120,7 @@ class Adapter(pytest.Collector):
         ]
 
     def _implementation(self) -> "Implementation":
-        from bench.terminal.files import at_home
-        from bench.terminal.usage import in_words
+        from bench.terminal.usage import at_home, in_words
         from ddpm_ref.conformance.adapters.from_file import load
 
         file, colon, kind = self.name.partition(":")

@@ -66,7 +66,7 @@ def _gallery(folder: str) -> int:
 def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
     """The records, and files of folders that are not records; a file named by itself must be a record."""
     from bench.record import RecordError, load
-    from bench.terminal.files import at_home
+    from bench.terminal.usage import at_home
 
     records, unread = [], []
     for name in given:
@@ -82,8 +82,7 @@ def read(given: Sequence[str]) -> "tuple[list[Record], list[tuple[str, str]]]":
 
 def _files(given: str) -> list[Path]:
     """The file itself, or every record in a folder."""
-    from bench.terminal.files import at_home
-    from bench.terminal.usage import UsageError, readable_file
+    from bench.terminal.usage import UsageError, at_home, readable_file
 
     folder = at_home(given)
     if not os.path.isdir(folder):

@@ -9,8 +9,8 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from bench.terminal.files import at_home, write_text
-from bench.terminal.usage import UsageError, at_least, writable_directory, writable_file
+from bench.terminal.files import write_text
+from bench.terminal.usage import UsageError, at_home, at_least, writable_directory, writable_file
 
 if TYPE_CHECKING:
     from torch import Tensor

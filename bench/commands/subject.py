@@ -5,8 +5,7 @@ import math
 import os
 from typing import TYPE_CHECKING
 
-from bench.terminal.files import at_home
-from bench.terminal.usage import UsageError, at_least, readable_file
+from bench.terminal.usage import UsageError, at_home, at_least, readable_file
 
 if TYPE_CHECKING:
     from bench.data import DataSet

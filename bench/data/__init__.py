@@ -18,8 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.data.dataset import DataSet, assemble, split_by_content
-from bench.terminal.files import at_home
-from bench.terminal.usage import UsageError, unknown
+from bench.terminal.usage import UsageError, at_home, unknown
 
 __all__ = ["LOADERS", "DataSet", "load", "without_path"]
 

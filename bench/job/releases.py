@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.record import Record, save
-from bench.terminal.files import at_home
-from bench.terminal.usage import UsageError
+from bench.terminal.usage import UsageError, at_home
 
 ENVIRONMENT = "bench-torch*"
 """How tox calls the environments of `tox -m bench`."""

@@ -12,8 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bench.terminal.files import at_home
-from bench.terminal.usage import UsageError, in_words
+from bench.terminal.usage import UsageError, at_home, in_words
 
 _NETWORKS = ("unet", "transformer", "model")
 _LATENT = ("vae", "vqvae", "movq", "decoder")

@@ -38,8 +38,7 @@ from bench.metrics.frechet import (
     mean_and_covariance,
     to_uint8,
 )
-from bench.terminal.files import at_home
-from bench.terminal.usage import UsageError, missing_package, unknown
+from bench.terminal.usage import UsageError, at_home, missing_package, unknown
 from ddpm_ref.noise import NoiseStream
 
 LEAST_SHARE = 0.1

@@ -47,7 +47,7 @@ def replacing(path: "str | os.PathLike[str]") -> Iterator[BinaryIO]:
     Raises:
         FileNotWrittenError: it cannot be written.
     """
-    place = at_home(path)
+    place = Path(os.path.expanduser(path))
     try:
         if place.exists() and not stat.S_ISREG(place.stat().st_mode):
             with place.open("wb") as file:  # a terminal, a pipe, /dev/null: nothing to replace
@@ -93,11 +93,6 @@ def write_picture(figure: Drawn, path: "str | os.PathLike[str]", dpi: int = 150)
     """Draw a figure into the place of `path`, whose ending names the kind of picture (none: PNG); see `replacing`."""
     with replacing(path) as file:
         figure.savefig(file, format=Path(path).suffix.removeprefix(".").lower() or "png", dpi=dpi)
-
-
-def at_home(path: "str | os.PathLike[str]") -> Path:
-    """`~` and `~NAME` as a shell reads them: a name that nobody has stands for itself, where pathlib raises."""
-    return Path(os.path.expanduser(path))
 
 
 def sweep(folder: "str | os.PathLike[str]") -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.terminal.files import at_home, sweep
+from bench.terminal.files import sweep
 
 
 class UsageError(Exception):
@@ -113,7 +113,7 @@ def writable_directory(path: str | os.PathLike[str], option: str = "--out") -> P
     Raises:
         UsageError: `path` is a file, cannot be created or cannot be written.
     """
-    directory = at_home(_named(path, option))
+    directory = at_home(path, option)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
@@ -137,7 +137,7 @@ def writable_file(path: str | os.PathLike[str], option: str) -> Path:
     Raises:
         UsageError: it is a folder, its folder does not exist, or it cannot be written.
     """
-    file = at_home(_named(path, option))
+    file = at_home(path, option)
     if _waits(file):
         raise UsageError(
             f"{option} {path}: it is a pipe, which would wait for a reader; give a file, or - for standard output where that is offered"
@@ -157,12 +157,19 @@ def writable_file(path: str | os.PathLike[str], option: str) -> Path:
     return file
 
 
-def _named(path: str | os.PathLike[str], option: str) -> str | os.PathLike[str]:
+def at_home(path: str | os.PathLike[str], what: str = "a file or folder") -> Path:
+    """`~` and `~NAME` as a shell reads them: a name that nobody has stands for itself, where pathlib raises.
+
+    Args:
+        path: the name.
+        what: what it names, for the message.
+
+    Raises:
+        UsageError: it is empty, which would mean the working directory.
+    """
     if not os.fspath(path):
-        raise UsageError(
-            f"the name given for {option} is empty: is a variable of the shell not set?"
-        )
-    return path
+        raise UsageError(f"the name given for {what} is empty: is a variable of the shell not set?")
+    return Path(os.path.expanduser(path))
 
 
 def _waits(file: Path) -> bool:
@@ -206,7 +213,7 @@ def readable_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         UsageError: there is no such file.
     """
-    file = at_home(_named(path, "a file"))
+    file = at_home(path)
     if not os.path.isfile(file):
         what = "does not exist"
         if os.path.exists(file):

@@ -195,7 +195,16 @@ def _options() -> Iterator[Fault]:
         for option, value in itertools.product(options, _NOT_REAL):
             status = (0, 1, 2) if option == "--clip" else REFUSED
             yield Fault("options", f"{command.split()[0]} {option} {value!r}", (*command.split(), option, value), status)  # fmt: skip
-    for shape in ("axb", "0x1x2x2", "-1x1x2x2", "1x", "", "1.5x1x2x2", f"{HUGE}x1x1x1", "9999999x9999999"):
+    for shape in (
+        "axb",
+        "0x1x2x2",
+        "-1x1x2x2",
+        "1x",
+        "",
+        "1.5x1x2x2",
+        f"{HUGE}x1x1x1",
+        "9999999x9999999",
+    ):
         yield Fault("options", f"throughput --shapes {shape!r:.20}", ("throughput", "--only", "contest", "--rounds", "2", "--shapes", shape))  # fmt: skip
     for t in ("0", "1001", "a", "1,,2", "1,-1", ",", HUGE, "1.0"):
         yield Fault("options", f"weights --t {t!r:.20}", ("weights", "--t", t))
@@ -309,7 +318,7 @@ _READERS = {
     "claims {}": ".json",
     "verify --against {}:Mine": ".py",
     "elbo --model {}:make --data digits": ".py",
-    "train --config {} --out new": ".toml",
+    "train --network article --steps 1 --sampler-steps 1 --config {} --out new": ".toml",
     f"elbo {CHECKPOINT} --images {{}}": ".npy",
     "elbo --model hf:{} --data digits": "",
     "capacity --data folder:{} --rank 1": "",
