@@ -39,7 +39,7 @@ its signatures, the types of its results, settings).
   ddpm-bench verify --against improved-diffusion:PATH   a checkout; also guided-diffusion, DiT, ddpm-torch, pytorch-ddpm,
                                                         minDiffusion, latent-diffusion, score_sde_pytorch, edm
   ddpm-bench verify --init my_adapter.py                a commented adapter to fill in, then
-  ddpm-bench verify --against my_adapter.py:MyDiffusion your own code"""
+  ddpm-bench verify --against my_adapter.py:MyDiffusion  your own code"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

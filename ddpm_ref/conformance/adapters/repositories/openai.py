@@ -112,10 +112,14 @@ class OpenAI(Implementation):
             Setting("linear", 1000, timesteps=(1, 2, 5, 17, 101, 499, 997, 1000)),
         )
 
+    def _called(self, name: str) -> str:
+        """DiT has the cosine schedule by another name."""
+        return "squaredcos_cap_v2" if (self.name, name) == ("DiT", "cosine") else name
+
     def _built(self, setting: Setting, mean: str, variance: str, wide: bool) -> Any:
         module, respace = self._wide if wide else self._plain
         options = {
-            "betas": module.get_named_beta_schedule(setting.name, setting.T),
+            "betas": module.get_named_beta_schedule(self._called(setting.name), setting.T),
             "model_mean_type": module.ModelMeanType[_MEANS[mean]],
             "model_var_type": module.ModelVarType[variance],
             "loss_type": module.LossType.MSE,
