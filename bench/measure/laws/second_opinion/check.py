@@ -123,6 +123,7 @@ _MARGINS = {
     "limit of the gap": 1e-2,
     "limit of the bound": 1e-3,
     "average of a weight": 1e-3,
+    "Σ over levels of exp(discretized_log_likelihood)": 1e-10,
     "what the network is shown of one colour": 1 / 127,
     "what the network is shown": 1e-5,
 }
