@@ -229,7 +229,8 @@ def _version() -> str:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """On one line; bytes of a name that are not UTF-8 as their escapes."""
+    return " ".join(str(error).split()).encode(errors="backslashreplace").decode()
 
 
 def _let_the_first_process_speak() -> None:

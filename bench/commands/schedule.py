@@ -9,6 +9,7 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+from bench.commands.output import check_picture
 from bench.terminal.files import write_text
 from bench.terminal.usage import UsageError, at_home, at_least, writable_directory, writable_file
 
@@ -78,6 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         if path not in (None, "-"):
             writable_directory(at_home(path).parent, option)
             writable_file(path, option)
+    if arguments.out is not None:
+        check_picture(arguments.out, "--out")
     stated = read(arguments.schedule, arguments.T, arguments.zero_terminal_snr)
     T = len(next(iter(stated.tables.values())))
     if arguments.steps == [50]:

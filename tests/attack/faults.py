@@ -401,6 +401,8 @@ def _outputs() -> Iterator[Fault]:
             given = tuple(word.format(f"odd{ending}") for word in words.split())
             fine = ("is a folder", "is a link to a folder") if folder else ("is a file", "is a dangling link")  # fmt: skip
             status = EITHER if kind in (*fine, "is a dangling link") else REFUSED
+            if kind == "is a link to itself" and not folder:
+                status = EITHER  # the link is replaced by the file
             yield Fault("outputs", f"{words} {kind}", given, status, _renamed(make, f"odd{ending}"), changes=not folder)  # fmt: skip
         for kind, path in {
             "/dev/full": "/dev/full",
