@@ -82,6 +82,9 @@ def test_the_accessibility_tree_names_and_describes_every_figure(
     named = {n.get("name", {}).get("value", "") for n in images if not n.get("ignored")}
     wide = [name for name in report.drawings if not name.endswith("-narrow")]
     assert {name.replace("-", " ").capitalize() for name in wide} <= named
+    frames = [n for n in nodes if n.get("role", {}).get("value") == "figure"]
+    assert len(frames) > len(wide)  # tables are figures too
+    assert all(n.get("name", {}).get("value") for n in frames if not n.get("ignored"))
     told = [
         n.get("description", {}).get("value", "") for n in images if n.get("name", {}).get("value")
     ]

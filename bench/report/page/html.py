@@ -18,6 +18,8 @@ from bench.report.page.document import Report
 _TEMPLATES = Path(__file__).parent / "templates"
 _NUMBER = re.compile(r"[<>≤≥≈±~×]?\s*[-−+]?\s*(\d|∞)|–$|—$|$")
 _MARKUP = (
+    (re.compile(r"(\[[−+\d.,]+,) ([−+\d.,]+\])"), "\\1\u00a0\\2"),  # an interval stays on one line
+    (re.compile(r"\] ×"), "]\u00a0×"),
     (re.compile(r"`([^`]+)`"), r"<code>\1</code>"),
     (re.compile(r"\*\*([^*]+)\*\*"), r"<strong>\1</strong>"),
     (re.compile(r"(?<![\w*])\*(?=\S)([^*]+)(?<=\S)\*(?![\w*])"), r"<em>\1</em>"),
@@ -34,6 +36,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters["inline"] = inline
+    environment.filters["label"] = label
     environment.tests["numeric"] = is_number
     page = environment.get_template("report.html")
     return page.render(
@@ -73,6 +76,11 @@ def inline(text: str) -> Markup:
     for pattern, replacement in _MARKUP:
         result = pattern.sub(replacement, result)
     return Markup(result)
+
+
+def label(text: str) -> str:
+    """The first sentence of a caption without markup, which names a table for readers who do not see it."""
+    return figures.unmarked(text).partition(". ")[0].partition(": ")[0].rstrip(".")
 
 
 def is_number(text: str) -> bool:

@@ -49,6 +49,8 @@ def terms_figure(results: Results) -> Figure | None:
             axes.set_yscale("log")
             axes.set_xlabel("t (noisier to the right)")
         left.set_ylabel("bits/dim")
+        every = [value for values in (*curves.values(), memory) for value in values]
+        left.set_ylim(0.5 * min(every), 2 * max(every))
         right.plot([], [], color=MUTED, linestyle="-", linewidth=1.0, label="least loss")
         right.plot([], [], color=MUTED, linestyle=":", label="memory, held out")
         canvas.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -62,7 +64,8 @@ def terms_figure(results: Results) -> Figure | None:
         draw,
         "The bound's terms L_t on held-out images, one arm a line (geometric mean over seeds). Grey: the least that L_t can be on the "
         "training images, which a network reaches by memorizing them; dotted: what that same network loses on held-out images. "
-        "Where an arm lies below the dotted line it has learned more than its training images.",
+        "Where an arm lies below the dotted line it has learned more than its training images; where a line of the right panel ends, the "
+        "arm is within sampling noise of the least loss.",
         alt=f"L_t in bits/dim. {said}.",
         size=(7.0, 3.9),
         narrow=(4.2, 6.8),
@@ -156,7 +159,7 @@ def trajectory_figure(results: Results) -> Figure | None:
         "trajectories",
         _draw_trajectories(found, rows, columns),
         "What each arm takes the image to be on the way from noise (left) to the sample (right): x̂₀ at "
-        f"{len(found[0][1]['t'])} of the sampler's steps, {count} samples, the same noise for every arm.",
+        f"{len(found[0][1]['t'])} of the sampler's steps t, {count} samples, the same noise for every arm.",
         alt=f"x̂₀ of {', '.join(name for name, _ in found)} at t = {', '.join(map(str, found[0][1]['t']))}.",
         size=(7.0, rows * (0.27 * count + 0.55)),
         narrow=(4.2, len(found) * (0.47 * count + 0.6)),
