@@ -14,6 +14,7 @@ import torch
 from mpmath import MPContext
 from torch import Tensor
 
+from ddpm_ref.conformance.lawbook import truth
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
 from ddpm_ref.objective import WEIGHTINGS, weight
 from ddpm_ref.process import q_posterior, q_sample
@@ -59,11 +60,16 @@ def logistic(T: int) -> list[Any]:
     )
 
 
-DEFINITIONS: dict[str, Callable[[int], list[Any]]] = {
+def of_the_laws(name: str) -> Callable[[int], list[Any]]:
+    return lambda T: [MP.mpf(beta) for beta in truth.DEFINITIONS[name](T)]
+
+
+DEFINITIONS = {name: of_the_laws(name) for name in truth.DEFINITIONS} | {
     "linear": linear,
     "cosine": cosine,
     "sigmoid": logistic,
 }
+"""A schedule without a formula of this file's own is compared with the second formula that the laws have of it."""
 
 
 @cache

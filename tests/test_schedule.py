@@ -1,9 +1,12 @@
 """Schedules against 50-digit arithmetic, their respacing, and what they refuse."""
 
+from collections.abc import Callable
+
 import mpmath as mp
 import pytest
 import torch
 
+from ddpm_ref.conformance.lawbook import truth
 from ddpm_ref.schedule import (
     SCHEDULES,
     Schedule,
@@ -43,7 +46,16 @@ def exact_sigmoid(T: int) -> list[mp.mpf]:
     return [min(1 - kept(t) / kept(t - 1), mp.mpf(0.999)) for t in range(1, T + 1)]
 
 
-EXACT = {"linear": exact_linear, "cosine": exact_cosine, "sigmoid": exact_sigmoid}
+def of_the_laws(name: str) -> Callable[[int], list[mp.mpf]]:
+    return lambda T: [mp.mpf(beta) for beta in truth.DEFINITIONS[name](T)]
+
+
+EXACT = {name: of_the_laws(name) for name in truth.DEFINITIONS} | {
+    "linear": exact_linear,
+    "cosine": exact_cosine,
+    "sigmoid": exact_sigmoid,
+}
+"""A schedule without a formula of this file's own is compared with the second formula that the laws have of it."""
 
 
 def assert_tables(schedule: Schedule, beta: list[mp.mpf]) -> None:

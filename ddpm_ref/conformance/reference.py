@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ddpm_ref import __version__
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.conformance.implementation import Bound, Implementation, Model, NotOffered, Posterior
-from ddpm_ref.conformance.setting import Setting
+from ddpm_ref.conformance.setting import STANDARD_SETTINGS, Setting
 from ddpm_ref.elbo import elbo
 from ddpm_ref.estimator import estimate_elbo
 from ddpm_ref.gaussian import discretized_gaussian_log_likelihood, gaussian_kl
@@ -71,6 +71,11 @@ class Reference(Implementation):
     other_lengths = own_schedules = other_parameters = True
     parameterizations = tuple(PARAMETERIZATIONS)
     weightings = (*WEIGHTINGS, *TRAINING_WEIGHTINGS)
+
+    def settings(self) -> Sequence[Setting]:
+        """The usual ones, and every other schedule of the registry."""
+        asked = {setting.name for setting in STANDARD_SETTINGS}
+        return (*STANDARD_SETTINGS, *(Setting(n, 1000) for n in SCHEDULES if n not in asked))
 
     def schedule(self, setting: Setting) -> Schedule:
         """The schedule that every method uses: the one place where a mutant exchanges it."""
