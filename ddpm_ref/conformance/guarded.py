@@ -35,6 +35,11 @@ def widest(implementation: Implementation) -> torch.dtype:
     return min(implementation.dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
+def offers(implementation: Implementation, method: str) -> bool:
+    """The adapter has filled in this method."""
+    return getattr(type(implementation), method) is not getattr(Implementation, method)
+
+
 class InterfaceError(TypeError):
     """A method cannot be called as the interface says, or returns another type; `place` is where it is defined."""
 

@@ -166,6 +166,8 @@ class Implementation:
     """Any `Setting` with `beta` or `log_snr` is accepted, and not only those of `settings()`."""
     other_parameters: bool = False
     """Schedules and weightings exist with other constants: `Setting.parameters`, and `p2(k=2, gamma=0.5)` or `min_snr(gamma=1)` as a weighting."""
+    one_step_a_call: bool = False
+    """The code takes one t for a whole batch, and the adapter calls it sample by sample: the usual profile then asks about a sample of the steps."""
     calls_a_step: int = 1
     """How often `bound` and `sample` call the model at each step."""
     conventions: tuple[Convention, ...] = ()

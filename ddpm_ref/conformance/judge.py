@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, widest
+from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, offers, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import truth
@@ -193,13 +193,13 @@ def judge(
             found.add(_ask(case, candidate, limits))
         except NotOffered as reason:
             missing = missing or str(reason)
-            if not law.mixed and not _overrides(implementation, case.method):
+            if not law.mixed and not offers(implementation, case.method):
                 break
             continue
         if stop_early and found.failed:
             break
     if not found.count:
-        return replace(blank, message=missing or "a schedule in settings() that it speaks about")
+        return replace(blank, message=missing or "nothing that it speaks about")
     blank = replace(blank, cases=found.count, error=found.error, tolerance=found.limit)
     if not found.failed:
         return replace(blank, status="pass")
@@ -291,11 +291,6 @@ def _cases(
             yield failure
             return
         yield case
-
-
-def _overrides(implementation: Implementation, method: str) -> bool:
-    """The adapter has filled in this method."""
-    return getattr(type(implementation), method) is not getattr(Implementation, method)
 
 
 def _narrowed(answer: Answer, candidate: Guarded, limits: Limits) -> Answer:

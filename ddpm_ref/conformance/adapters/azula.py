@@ -65,6 +65,7 @@ def _setting(name: str) -> Setting:
 class Azula(Implementation):
     """azula with its VP, cosine and rectified schedules on 101 evenly spaced times."""
 
+    one_step_a_call = True
     name = "azula"
     first_index = 0
 

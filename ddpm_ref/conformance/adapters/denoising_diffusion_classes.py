@@ -71,6 +71,7 @@ class AsInstalled(DenoisingDiffusion):
 class WeightedObjective(Option):
     """`WeightedObjectiveGaussianDiffusion`: its losses, its reverse mean, and the step that sampling takes."""
 
+    one_step_a_call = True
     name = f"{_LIBRARY}: WeightedObjectiveGaussianDiffusion"
     dtypes = (torch.float64, torch.float32)
 

@@ -24,7 +24,7 @@ from ddpm_ref.conformance.adapters.diffusers_calls import (
     visited,
 )
 from ddpm_ref.conformance.adapters.instruments import each_step
-from ddpm_ref.conformance.implementation import Implementation, NotOffered, Posterior
+from ddpm_ref.conformance.implementation import Convention, Implementation, NotOffered, Posterior
 from ddpm_ref.conformance.setting import Setting
 
 
@@ -32,6 +32,18 @@ class Diffusers(Installed):
     """`DDPMScheduler` and `DDIMScheduler` with `clip_sample=False`."""
 
     name = "diffusers"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conventions = (
+            Convention(
+                "a variance is at least 1e-20",
+                "β̃_1 = 0 is kept as 1e-20, because its logarithm is always taken; no noise is added at that step",
+                "diffusers/schedulers/scheduling_ddpm.py, DDPMScheduler._get_variance",
+                _WithoutFloor,
+                ("I2-posterior-variance",),
+            ),
+        )
 
     def settings(self) -> Sequence[Setting]:
         """Its two named schedules, short chains, zero terminal SNR, custom steps."""
@@ -150,6 +162,16 @@ class Diffusers(Installed):
         )
         still = torch.zeros_like(x_t)
         return each_step(steps, lambda at, i: step(chain, prediction[i], at, x_t[i], still[i]))
+
+
+class _WithoutFloor(Diffusers):
+    """Reads the floor as 0."""
+
+    def posterior(self, setting: Setting, x0: Tensor, x_t: Tensor, t: Tensor) -> Posterior:
+        """As the base class; no variance of these schedules is so small but the first."""
+        found = super().posterior(setting, x0, x_t, t)
+        assert found.variance is not None
+        return Posterior(found.mean, torch.where(found.variance > 2e-20, found.variance, 0.0))
 
 
 def implementations() -> tuple[Implementation, ...]:

@@ -49,6 +49,7 @@ class Wanted:
 class Installed(Implementation):
     """What every adapter of the library shares: its version, and that its first step is 0."""
 
+    one_step_a_call = True
     first_index = 0
 
     def __init__(self) -> None:

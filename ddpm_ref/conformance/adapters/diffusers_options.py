@@ -116,6 +116,7 @@ class ParallelSteps(Installed):
     """`DDPMParallelScheduler.batch_step_no_noise` with `set_timesteps(timesteps=…)`."""
 
     name = "diffusers: DDPMParallelScheduler, custom timesteps"
+    keeps_dtype = False  # its tables are float32, and so is what it says of bf16 and fp16
 
     def settings(self) -> Sequence[Setting]:
         """All steps, and a list of its own choosing."""
@@ -221,7 +222,7 @@ class LearnedVariance(_LearnedOption):
                 "with its square root, which is NaN where an unbounded output is negative",
                 "scheduling_ddpm.py, DDPMScheduler._get_variance ('the predicted variance from the model') and step",
                 _VarianceItself,
-                ("I20-learned",),
+                ("I20-learned", "I14-finite"),
             ),
         )
 

@@ -36,6 +36,7 @@ _DDPM, _DDIM = 0.5, 0.0
 class SmallDiffusion(Implementation):
     """Schedules, losses for eps, x0 and v, `predict_eps`, the sampler with gam = 1."""
 
+    one_step_a_call = True
     name = "smalldiffusion"
     parameterizations = ("eps", "x0", "v", "flow")
     first_index = 0

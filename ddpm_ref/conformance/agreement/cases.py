@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm_ref.conformance.agreement.bounded import Bounded, given
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
-from ddpm_ref.conformance.guarded import Misshapen, arguments_of, widest
+from ddpm_ref.conformance.guarded import Misshapen, arguments_of, offers, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import (
     Case,
@@ -31,6 +31,8 @@ from ddpm_ref.conformance.setting import Setting
 ROUNDINGS = 16.0
 """How many times the bound of eq. (1) is rounding: right code stays below a quarter of it."""
 
+_MANY = 64
+"""Steps that code is asked about where it is called sample by sample."""
 _FEW = 36
 """Options of a method that are asked of every setting in the usual profile."""
 _SHAPES = ((2, 3), (5, 5), (3, 2, 7, 5))
@@ -79,17 +81,18 @@ def both(
 
 def gradient(*names: str) -> Sampled:
     """A check that gradients through methods are those of the exact answer."""
-    checks = [_gradient(METHODS[name]) for name in names]
+    checks = {name: _gradient(METHODS[name]) for name in names}
 
-    def usual(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        for check in checks:
-            yield from check(implementation, dtype)
+    def part(usual: bool) -> Check:
+        def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
+            offered = [name for name in names if offers(implementation, name)]
+            for name in offered or names[:1]:  # one question has the answer "not offered"
+                each = checks[name].usual if usual else checks[name].rest
+                yield from each(implementation, dtype)
 
-    def rest(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
-        for check in checks:
-            yield from check.rest(implementation, dtype)
+        return check
 
-    return Sampled(usual, rest)
+    return Sampled(part(True), part(False))
 
 
 def _gradient(method: Method) -> Sampled:
@@ -144,13 +147,18 @@ def _of_values(
     highest = _highest(implementation, dtype)
     chosen = list(filter(only, method.offered(implementation)))
     settings = _settings(method, implementation, other=highest or not usual)
+    few = implementation.one_step_a_call
     for turn, (setting, known, principal, own) in enumerate(settings):
         for number, options in enumerate(chosen):
             every_shape = known is None or (highest and own and (principal or number == 0))
             due = len(chosen) <= _FEW or (turn + number) % 3 == 0
             for place, (shape, t) in enumerate(_batches(method, known, options)):
                 sampled = every_shape or (place == 0 and (own or (highest and due)))
-                if sampled == usual:
+                part = few and place == 0 and len(t) > _MANY and method.steps
+                if sampled and usual and part:
+                    t = spread(t)
+                    shape = (len(t), *shape[1:])
+                if sampled == usual or (part and not usual):
                     yield Question(setting, known, options, shape, t)
                 elif usual:
                     break
@@ -176,6 +184,13 @@ def _of_gradients(
                 turn = third and (place + number // 3 + k) % len(found) == 0
                 if (principal or turn) == usual:
                     yield Question(setting, known, options, shape, t)
+
+
+def spread(steps: Tensor) -> Tensor:
+    """The first and the last of many steps, and some between."""
+    between = torch.linspace(0, len(steps) - 1, _MANY // 2).long()
+    chosen: Tensor = torch.cat([steps[: _MANY // 4], steps[between], steps[-_MANY // 4 :]]).unique()
+    return chosen
 
 
 def steps_of(method: Method, known: Truth, options: Options) -> Tensor:

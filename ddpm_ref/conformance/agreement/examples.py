@@ -7,6 +7,7 @@ import torch
 
 from ddpm_ref.conformance.agreement.cases import arranged, operand, steps_of
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
+from ddpm_ref.conformance.guarded import offers
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.lawbook.law import draw
 from ddpm_ref.conformance.lawbook.truth import OTHER_WEIGHTS_IN_X0, Truth
@@ -27,8 +28,10 @@ def calls(
     *,
     every: bool = True,
 ) -> Iterator[Call]:
-    """One call of every method that takes a batch, in each option (or the last of them alone), at steps where it is defined."""
+    """One call of every method that is offered and takes a batch, in each option (or the last of them alone), at steps where it is defined."""
     for method in METHODS.values():
+        if not offers(implementation, method.name):
+            continue
         options = [
             o
             for o in method.offered(implementation)
@@ -38,7 +41,9 @@ def calls(
             steps = _steps(method, known, chosen, batch)
             if steps:
                 yield _call(method, setting, chosen, steps, (batch, *dims))
-    yield from _of_distributions(setting, known, batch)
+    for name, arguments in _of_distributions(setting, known, batch):
+        if offers(implementation, name):
+            yield name, arguments
 
 
 def _steps(method: Method, known: Truth, options: Options, batch: int) -> list[int]:

@@ -106,14 +106,14 @@ def _estimates(implementation: Implementation, dtype: torch.dtype) -> Iterator[C
     """A model that always says 0.25, of data that differ: only the choice of steps and examples is left to chance."""
     data = torch.linspace(-1.0, 1.0, 63, dtype=torch.float64).reshape(21, 3)
     for setting, known in _shortest(implementation):
-        exact = float(_mean_bound(known, data, 0.25)) / data.shape[1]
 
-        def scores(candidate: Implementation, inputs: Any = (setting, exact)) -> Tensor:
-            where, right = inputs
+        def scores(candidate: Implementation, inputs: Any = (setting, known)) -> Tensor:
+            where, truth = inputs
             pairs = [
                 candidate.bound_estimate(where, _says, data.float(), _BUDGET, seed)
                 for seed in range(_SEEDS)
             ]
+            right = float(_mean_bound(truth, data, 0.25)) / data.shape[1]
             values, errors = (
                 torch.stack([torch.as_tensor(v).double() for v in part])
                 for part in zip(*pairs, strict=True)
