@@ -8,7 +8,8 @@ The rule of classification, in this order:
    this reason; **severe** where no correct digit is left.
 4. **bug**: it fails otherwise; then below that dtype too. An exception, a wrong shape or a NaN in the highest dtype is one.
 
-Where chance, discretization or a count separates right from wrong, nothing is a matter of precision.
+Where chance, discretization or a count separates right from wrong, nothing is a matter of precision. A dtype that is right in float64 and too wide
+or too narrow below is one.
 """
 
 import math
@@ -107,9 +108,9 @@ def classify(
         if judge(law, reading, dtype, thorough=thorough).status == "pass":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
-    if not above or "bug" in above or law.measures != "rounding":
+    if not above or "bug" in above or law.measures not in ("rounding", "form"):
         return outcome if "bug" not in above else replace(outcome, classification="bug")
-    kind = "severe" if outcome.lost else "precision"
+    kind = "severe" if outcome.lost and law.measures == "rounding" else "precision"
     return replace(outcome, classification=kind)
 
 

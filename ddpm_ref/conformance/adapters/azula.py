@@ -78,7 +78,7 @@ class Azula(Implementation):
                 "DDIMSampler adds noise of variance η σ²_ddpm, where Song et al. 2021 have η² σ²_ddpm; its docstring says so",
                 "azula/sample.py, DDIMSampler",
                 _SquaredEta,
-                ("I16-ddim",),
+                ("I16-ddim", "I31-gradient"),
             ),
         )
 
@@ -302,7 +302,7 @@ class TimesOfABatch(_Part):
                 "t has shape (): α_t [B] would multiply the mean [D] along its last axis, which raises, or is wrong where B = D",
                 "azula/denoise.py, GaussianDenoiser.forward",
                 _OneTime,
-                ("I30", "I17", "I18", "I27"),
+                ("I30", "I17", "I18", "I27", "I14-finite", "I32-layout"),
             ),
         )
 

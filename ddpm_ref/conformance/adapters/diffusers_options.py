@@ -116,7 +116,6 @@ class ParallelSteps(Installed):
     """`DDPMParallelScheduler.batch_step_no_noise` with `set_timesteps(timesteps=…)`."""
 
     name = "diffusers: DDPMParallelScheduler, custom timesteps"
-    keeps_dtype = False  # its tables are float32, and so is what it says of bf16 and fp16
 
     def settings(self) -> Sequence[Setting]:
         """All steps, and a list of its own choosing."""

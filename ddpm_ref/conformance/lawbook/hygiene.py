@@ -249,6 +249,7 @@ LAWS = (
         "A count.",
         _results,
         mixed=True,
+        measures="form",
     ),
     Law(
         "I32-layout",

@@ -140,7 +140,8 @@ class Law:
         check: yields the cases for one implementation and dtype.
         mixed: its cases speak of several methods; else the first that is not offered settles the law.
         measures: what separates right from wrong: `rounding`; `chance`, errors then being standard errors; `discretization`, the
-            next order of an expansion; or `count`, where nothing but 0 is right. Only rounding can be a matter of precision.
+            next order of an expansion; `form`, the dtype of a result; or `count`, where nothing but 0 is right. Only rounding and form can be a
+            matter of precision: of form where it is right in a wider dtype.
     """
 
     id: str
@@ -155,7 +156,7 @@ class Law:
     measures: str = "rounding"
 
     def __post_init__(self) -> None:
-        if not any(self.tolerances.values()):
+        if not any(self.tolerances.values()) and self.measures == "rounding":
             object.__setattr__(self, "measures", "count")
 
     def cases(
@@ -169,7 +170,9 @@ class Law:
     @property
     def unit(self) -> str:
         """What errors and tolerances of this law count."""
-        return {"chance": "standard errors", "count": "entries"}.get(self.measures, "of the scale")
+        return {"chance": "standard errors", "count": "entries", "form": "entries"}.get(
+            self.measures, "of the scale"
+        )
 
     @property
     def invariant(self) -> str:

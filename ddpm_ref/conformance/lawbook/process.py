@@ -180,6 +180,7 @@ LAWS = (
         dict.fromkeys(COEFFICIENT_TOLERANCES, 0.0),
         "Yes or no.",
         _kept_form,
+        measures="form",
     ),
     Law(
         "I2-mean",
