@@ -266,7 +266,8 @@ def test_a_law_on_manners_that_finds_a_cause_is_told_before_the_wrong_numbers(
         "    def q_sample(self, setting, x0, t, noise):\n"
         "        return super().q_sample(setting, x0, t.sort().values, noise)\n"
     )
-    assert main(["verify", "--against", f"{file}:Sorts", "--law", "I1", "--law", "I17"]) == 1
+    words = ["verify", "-v", "--against", f"{file}:Sorts", "--law", "I1", "--law", "I17"]
+    assert main(words) == 1
     out = capsys.readouterr().out
     assert out.index("sorts: I17-separable") < out.index("sorts: I1-marginal")
 
