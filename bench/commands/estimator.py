@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 HELP = """coverage and cost of the budgeted bits/dim estimate, against other ways to spend evaluations
 
-  ddpm-bench estimator runs/digits/checkpoint.pt --data digits
-  ddpm-bench estimator runs/digits/checkpoint.pt --examples 5 --evaluations 600 --repetitions 20   a first look"""
+  ddpm-bench estimator runs/digits/checkpoint.pt --data digits"""
 
 _MATTERS = (
     "data", "images", "part", "examples", "schedule", "T", "parameterization", "first_step", "variance",
