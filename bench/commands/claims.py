@@ -4,8 +4,10 @@ import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bench.terminal.files import write_text
+from bench.terminal.usage import at_home, readable_file, writable_file
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -36,6 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         print(table())
         return 0
+    if arguments.json:
+        writable_file(arguments.json, "--json")
     rows = _rows([record for given in arguments.records for record in _records(given)])
     for row in rows:
         print(_line(row))
@@ -43,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(rows)} claims, {settled} settled")
     if arguments.json:
         text = json.dumps({"claims": rows}, indent=1, ensure_ascii=False, allow_nan=False)
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+        write_text(arguments.json, text + "\n")
     return 0
 
 
@@ -57,7 +61,6 @@ def _rows(records: "Sequence[Record]") -> list[dict[str, Any]]:
 
 def _records(given: str) -> "list[Record]":
     from bench.record import load
-    from bench.terminal.usage import at_home, readable_file
 
     folder = at_home(given)
     files = sorted(folder.glob("*.json")) if os.path.isdir(folder) else [readable_file(given)]

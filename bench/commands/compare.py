@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from bench.terminal.files import write_text
+from bench.terminal.usage import writable_file
 
 if TYPE_CHECKING:
     from bench.record import Record
@@ -36,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the comparison; 1 where something is worse beyond noise, else 0."""
+    for option in ("json", "html", "markdown"):
+        if getattr(arguments, option) is not None:
+            writable_file(getattr(arguments, option), f"--{option}")
     if arguments.by:
         return _by_torch(arguments)
     from bench.report.comparison import page

@@ -81,6 +81,15 @@ def test_a_pipe_without_a_reader_is_not_waited_for(tmp_path: Path) -> None:
     os.close(writing)
 
 
+@pytest.mark.parametrize("words", [["claims", "--json", "{}"], ["compare", "a", "b", "--html", "{}"], ["compare", "a", "b", "--markdown", "{}"]])  # fmt: skip
+def test_where_the_figures_go_is_looked_at_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, tmp_path / "gone" / "a"):
+        assert "--" in told(capsys, [word.format(place) for word in words])
+
+
 # ---------------------------------------------------------------- schedule files
 
 BASE = {"_class_name": "DDPMScheduler", "num_train_timesteps": 20, "beta_schedule": "linear"}
