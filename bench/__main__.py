@@ -7,6 +7,7 @@ The table `COMMANDS` is all that `--help` reads, so that help does not wait for 
 """
 
 import argparse
+import errno
 import importlib
 import os
 import re
@@ -115,6 +116,16 @@ def _told(work: Callable[[], int]) -> int:
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
     except FileNotWrittenError as error:
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
+    except MemoryError as error:
+        return _complain(
+            f"{PROGRAM}: the memory is used up {_one_line(error)}".rstrip()
+            + ": take fewer or smaller examples",
+            2,
+        )
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        return _complain(f"{PROGRAM}: too many open files: raise the limit (ulimit -n)", 2)
     except KeyboardInterrupt as stop:
         terminated = isinstance(stop, Terminated) or isinstance(stop.__cause__, Terminated)
         status = _TERMINATED if terminated else _INTERRUPTED

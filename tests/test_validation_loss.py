@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import ddpm_ref as d
 from ddpm_ref import (
     PARAMETERIZATIONS,
     WEIGHTINGS,
@@ -340,3 +342,18 @@ def test_diverged_models_are_nan_not_an_error() -> None:
 def test_bad_input_is_named(options: dict, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         ask(shrink(0.5, "x0", SCHEDULE), **options)
+
+
+def test_a_schedule_of_one_step_has_a_loss_in_every_space_and_weighting() -> None:
+    """Found by `python -m tests.fuzz` on one number; ŷ = x_t/2 with simple in eps space: ¼ᾱx² + (½√(1−ᾱ) − 1)²."""
+    data = torch.tensor([0.7])
+    for schedule in (d.cosine_schedule(1), d.linear_schedule(1)):
+        for space, weighting in product(PARAMETERIZATIONS, d.WEIGHTINGS):
+            found = d.validation_loss(lambda x, t: x / 2, data, schedule, parameterization=space, weighting=weighting, evaluations=64, batch_size=1)  # fmt: skip
+            assert math.isfinite(found.value)
+            assert math.isfinite(found.stderr)
+            assert found.curve.shape == (1,)
+        kept, lost = schedule.alpha_bar[1].item(), schedule.one_minus_alpha_bar[1].item()
+        exact = 0.25 * kept * 0.7**2 + (0.5 * math.sqrt(lost) - 1) ** 2
+        found = d.validation_loss(lambda x, t: x / 2, data, schedule, parameterization="eps", weighting="simple", evaluations=20_000)  # fmt: skip
+        assert found.value == pytest.approx(exact, abs=5 * found.stderr + 1e-6)

@@ -1,5 +1,6 @@
 """Names that are no names, pipes, odd schedule files, numbers beyond all bounds, half of torchrun's environment: one line, before any work."""
 
+import errno
 import io
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import bench.__main__ as program
 from bench.__main__ import main
 from bench.job.together import is_chief, processes
 from bench.terminal.streams import forgiving
@@ -217,6 +219,23 @@ def test_half_of_torchruns_environment_is_told(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=said):
         processes()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "raise the limit (ulimit -n)"),
+        (MemoryError(), "the memory is used up"),
+    ],
+)
+def test_what_the_machine_has_no_more_of_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    def fail(name: str) -> None:
+        raise error
+
+    monkeypatch.setattr(program, "_load", fail)
+    assert said in told(capsys, ["weights"])
 
 
 def test_a_rank_without_a_world_does_not_make_a_run_silent(monkeypatch: pytest.MonkeyPatch) -> None:
