@@ -108,7 +108,7 @@ def _figure(tracks: Sequence[Track]) -> Figure:
             low, middle, high = zip(*track.quartiles, strict=True)
             axes.fill_between(places, low, high, alpha=0.25, linewidth=0)
             axes.plot(places, middle, marker="o")
-            axes.set_title(textwrap.fill(track.name.partition(": ")[2], 30), fontsize=7)
+            axes.set_title(textwrap.fill(track.name.partition(": ")[2], 24), fontsize=6.5)
             axes.set_xticks(places, [label.partition(",")[0] for label in track.labels], fontsize=6)
             axes.set_ylabel(track.unit, fontsize=7)
             axes.set_ylim(bottom=0)
