@@ -622,8 +622,8 @@ def _records() -> Iterator[Fault]:
             if name == "a kind with a slash":
                 continue
             for command in ("report records --out new", "compare records records --json new.json"):
-                yield Fault("records", f"{kind}, {name}: {command.split()[0]}", tuple(command.split()), (0, 1, 2), _rewritten(kind, change))  # fmt: skip
-        yield Fault("records", f"{kind}, no results: claims", ("claims", "records"), (0, 1, 2), _rewritten(kind, changes["no results"]))  # fmt: skip
+                yield Fault("records", f"{kind}, {name}: {command.split()[0]}", tuple(command.split()), (0, 1, 2), _rewritten(kind, change), changes=True)  # fmt: skip
+        yield Fault("records", f"{kind}, no results: claims", ("claims", "records"), (0, 1, 2), _rewritten(kind, changes["no results"]), changes=True)  # fmt: skip
 
 
 # ---------------------------------------------------------------- other people's code

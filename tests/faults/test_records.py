@@ -96,3 +96,14 @@ def test_names_are_drawn_as_they_are(name: str) -> None:
 
     drawn = svg(Figure("odd", draw, caption="odd"))
     assert "$" not in name or "$" in drawn
+
+
+@pytest.mark.parametrize("results", [None, "x", 1e300])
+def test_results_of_another_shape_are_not_compared_and_cost_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str], results: object) -> None:  # fmt: skip
+    """A whole record, hash and all, whose results are not those of its kind."""
+    broken = new_record("verify", protocol={}, results=dict.fromkeys(("laws", "statements"), results))  # fmt: skip
+    path = save(broken, tmp_path / "alone")
+    assert main(["compare", str(path), str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "not those of its kind" in said
+    assert said.count("\n") == 1
