@@ -166,7 +166,8 @@ def test_two_shards_merged_equal_one_run(serial: Record, tmp_path: Path) -> None
     (together,) = merged(shards)
     assert study_bits(together) == study_bits(serial)
     assert "shard" not in together.protocol
-    assert merged([serial]) == [serial]
+    assert merged([serial, serial]) == [serial]  # a copy in another folder
+    assert merged([*shards, shards[0]]) == merged(shards)
 
 
 def test_a_shard_given_twice_is_refused() -> None:

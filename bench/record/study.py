@@ -171,7 +171,7 @@ _OF_A_SHARD = ("shard", "command")
 
 
 def merged(records: Sequence[Record]) -> list[Record]:
-    """The records with the shards of one study made into one record each; all others as they are, in order.
+    """The records with the shards of one study made into one record each; all others as they are, in order, a copy given twice once.
 
     Shards belong together where protocol, data and sources agree. A merged record's runs are ordered as one run of the study
     would order them, and equal its results but for the clock.
@@ -180,7 +180,7 @@ def merged(records: Sequence[Record]) -> list[Record]:
         UsageError: two shards hold the same seed, or chose different learning rates.
     """
     groups: dict[str, list[Record]] = {}
-    for record in records:
+    for record in {record.name: record for record in records}.values():
         own = record.kind != "study" or "shard" not in record.protocol
         groups.setdefault(record.name if own else _study_of(record), []).append(record)
     return [group[0] if len(group) == 1 else _joined(group) for group in groups.values()]
