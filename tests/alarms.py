@@ -27,8 +27,6 @@ SLOWER = 1.2
 QUIET = ("within noise", "not tested")
 MOST = 4
 """Alarms over the whole family."""
-SIDE = 5
-"""Processes on each side, where several are compared with several."""
 
 
 def measure(out: Path) -> None:
@@ -66,9 +64,9 @@ def slowed(record: Record) -> Record:
     return replace(record, samples=samples)
 
 
-def rotated(records: Sequence[Record]) -> list[Comparison]:
-    """Comparisons of `SIDE` processes with as many, which took turns."""
-    groups = (records[k : k + 2 * SIDE] for k in range(0, len(records) - 2 * SIDE + 1, SIDE))
+def rotated(records: Sequence[Record], side: int) -> list[Comparison]:
+    """Comparisons of `side` processes with as many, which took turns."""
+    groups = (records[k : k + 2 * side] for k in range(0, len(records) - 2 * side + 1, side))
     return [compare(list(group[::2]), list(group[1::2])) for group in groups]
 
 
@@ -76,6 +74,9 @@ def main(words: Sequence[str]) -> int:
     """Measure, compare, count."""
     parser = argparse.ArgumentParser(prog="python -m tests.alarms")
     parser.add_argument("--pairs", type=int, default=50)
+    parser.add_argument(
+        "--side", type=int, default=5, help="processes a side; more where others run"
+    )
     parser.add_argument("--one", action="store_true", help="measure one record and stop")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args(words)
@@ -88,11 +89,14 @@ def main(words: Sequence[str]) -> int:
     alarms = [name for one in found for name in loud(one)]
     tests = sum(len(one.changes) for one in found)
     print(f"{len(found)} pairs, {tests} series compared: {len(alarms)} alarms {sorted(alarms)}")
-    sides = rotated(records)
+    sides = rotated(records, arguments.side)
     several = [name for one in sides for name in loud(one)]
-    print(f"{len(sides)} comparisons of {SIDE} processes a side: {len(several)} alarms")
+    print(f"{len(sides)} comparisons of {arguments.side} processes a side: {len(several)} alarms")
     changed = [slowed(record) if k % 2 else record for k, record in enumerate(records)]
-    worse = [{c.name for c in one.changes if c.verdict == "worse"} for one in rotated(changed)]
+    worse = [
+        {c.name for c in one.changes if c.verdict == "worse"}
+        for one in rotated(changed, arguments.side)
+    ]
     seen = sum(VICTIM in one for one in worse)
     blamed = sum(len(one - {VICTIM}) for one in worse)
     print(f"a fifth slower in one way: found in {seen} of {len(worse)}, {blamed} others blamed")
