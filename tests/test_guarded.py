@@ -272,6 +272,22 @@ def test_a_law_on_manners_that_finds_a_cause_is_told_before_the_wrong_numbers(
     assert out.index("sorts: I17-separable") < out.index("sorts: I1-marginal")
 
 
+def test_a_name_that_is_missing_in_the_code_behind_an_adapter_is_a_defect_of_that_code(
+    tmp_path, capsys
+) -> None:
+    (tmp_path / "behind.py").write_text("def noisy(x0):\n    return identity(x0)\n")
+    file = tmp_path / "in_front.py"
+    head = (
+        "import behind\nfrom ddpm_ref.conformance import Implementation\n"
+        "class Calls(Implementation):\n    name = 'calls'\n"
+        "    def q_sample(self, setting, x0, t, noise):\n        return "
+    )
+    for body, status in (("behind.noisy(x0)", 1), ("beside.noisy(x0)", 2)):
+        place = file.with_stem(f"in_front_{status}")
+        place.write_text(head + body + "\n")
+        assert main(["verify", "--against", f"{place}:Calls", "--law", "I1"]) == status
+
+
 class Channels(Short):
     """Sums over channels and averages the rest."""
 

@@ -15,6 +15,8 @@ corrupt the truth.
 """
 
 import math
+import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,7 +41,7 @@ DTYPE_NAMES = {
 ROUNDING_FACTOR = 16.0
 ADAPTER = "adapter"
 MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
-"""What only the adapter itself can be the reason of."""
+"""What only the adapter itself can be the reason of; a missing name or method where it is raised in the adapter's own file."""
 CLASSES = (ADAPTER, "bug", "severe", "precision")
 """Of failures that no convention explains, the worst first."""
 
@@ -314,7 +316,7 @@ def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
     except BaseException as failure:  # whatever the code under test does is a result
         if isinstance(failure, ValueError) and (case.may_refuse or case.must_refuse):
             return Answer(case)
-        kind = ADAPTER if isinstance(failure, MISTAKES) else "bug"
+        kind = ADAPTER if _mistaken(failure, candidate.bare) else "bug"
         said = raised(case, failure)
         return Answer(case, math.inf, math.inf, 0.0, kind, said, raised=True)
     if case.must_refuse:
@@ -325,6 +327,16 @@ def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
         )
         return Answer(case, math.inf, math.inf, 0.0, "bug", message)
     return _compare(case, result, limits)
+
+
+def _mistaken(failure: BaseException, implementation: Implementation) -> bool:
+    """It is the adapter that is wrong; a name that is missing in the code behind it is a defect of that code."""
+    if not isinstance(failure, (NameError, NotImplementedError)):
+        return isinstance(failure, MISTAKES)
+    place = traceback.extract_tb(failure.__traceback__)[-1].filename
+    kinds = [kind for kind in type(implementation).__mro__ if kind is not object]
+    files = [getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds]
+    return files[0] is None or place in files
 
 
 def _result(case: Case, candidate: Guarded) -> Tensor:

@@ -3,7 +3,8 @@
 The rule of classification, in this order:
 
 1. **adapter**: what only the adapter can be the reason of: a signature, the type of a result, `settings`.
-2. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares for this law.
+2. **convention**: the law fails on the plain reading, and holds in the same dtype on a reading that the adapter declares for this law, or fails there
+   by rounding alone.
 3. **precision**: the error is what rounding at the declared `table_dtype` explains (`judge`), or the law holds in a higher dtype, or fails there for
    this reason; **severe** where no correct digit is left.
 4. **bug**: it fails otherwise; then below that dtype too. An exception, a wrong shape or a NaN in the highest dtype is one.
@@ -105,7 +106,8 @@ def classify(
         except BaseException as failure:  # theirs, like all that an adapter does
             said = f"{outcome.message}; reading {convention.name!r} raised {described(failure)}"
             return replace(outcome, message=said, classification=ADAPTER)
-        if judge(law, reading, dtype, thorough=thorough).status == "pass":
+        read = judge(law, reading, dtype, thorough=thorough)
+        if read.status == "pass" or read.classification == "precision":
             words = f"{convention.name}: {convention.statement} ({convention.source})"
             return replace(outcome, classification="convention", convention=words)
     if not above or "bug" in above or law.measures not in ("rounding", "form"):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 OURS = "ddpm_ref"
 KIND = "verify"
 WEIGHT_STEPS = (1, 10, 500, 999)
-_WORST, _LONGEST = 3, 64
+_WORST, _LONGEST = 1, 16
 """Places and numbers of an argument that a record keeps."""
 _GLANCE = 10.0  # seconds for what only describes an adapter
 NO_FAILURE: Mapping[str, Json] = dict.fromkeys(
@@ -191,16 +191,14 @@ def record(
 
 
 def _not_offered(name: str, rows: Iterable[Mapping[str, Json]]) -> dict[str, Json]:
-    """What an implementation lacks, in words → the laws that speak of it: most rows of a library say no more than that."""
+    """What an implementation lacks, in words → the laws that speak of it, separated by blanks: most rows of a library say no more than that."""
     own = [row for row in rows if row["implementation"] == name]
     asked = {row["law"] for row in own if row["status"] != "not-offered"}
     those = [row for row in own if row["law"] not in asked]
-    found: dict[str, Json] = {}
+    found: dict[str, dict[str, None]] = {}
     for row in those:
-        laws = found.setdefault(row["message"], [])
-        if row["law"] not in laws:
-            laws.append(row["law"])
-    return found
+        found.setdefault(row["message"], {})[row["law"]] = None
+    return {message: " ".join(laws) for message, laws in found.items()}
 
 
 def _kept(row: Mapping[str, Json]) -> Mapping[str, Json]:
@@ -225,8 +223,9 @@ def _size(error: Json) -> float:
 def _short(witness: Json) -> Json:
     if witness is None:
         return None
+    said = {name: content for name, content in witness.items() if name != "message"}
     return {
-        **witness,
+        **said,
         "arguments": {name: _shortened(value) for name, value in witness["arguments"].items()},
     }
 
