@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 _OTHERS_WAIT = 60.0  # seconds
+_OUT_OF_MEMORY = re.compile("allocate memory|out of memory")  # torch's words for it
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -116,10 +117,14 @@ def _told(work: Callable[[], int]) -> int:
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
     except FileNotWrittenError as error:
         return _complain(f"{PROGRAM}: {_one_line(error)}", 2)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        cause = _one_line(error).partition(" Exception raised")[0][:200]
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(cause):
+            raise
         return _complain(
-            f"{PROGRAM}: the memory is used up {_one_line(error)}".rstrip()
-            + ": take fewer or smaller examples",
+            f"{PROGRAM}: the memory is used up, take fewer or smaller examples: {cause}".rstrip(
+                ": "
+            ),
             2,
         )
     except OSError as error:

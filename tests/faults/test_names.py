@@ -226,6 +226,7 @@ def test_half_of_torchruns_environment_is_told(
     [
         (OSError(errno.EMFILE, "Too many open files"), "raise the limit (ulimit -n)"),
         (MemoryError(), "the memory is used up"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "used up"),
     ],
 )
 def test_what_the_machine_has_no_more_of_is_one_line(
