@@ -26,7 +26,7 @@ from ddpm_ref.schedule import Schedule
 from ddpm_ref.training_state import TrainingState, new_state
 
 FORMAT = "ddpm_ref checkpoint"
-VERSION = 2
+_VERSION = 2
 _SEAL = b"\nsha256 of the bytes before this line: "
 _SEALED = len(_SEAL) + 64 + 1
 _FREE_ON_RESUME = ("steps", "device", "provider")
@@ -177,7 +177,7 @@ def _payload(state: TrainingState) -> dict[str, Any]:
     schedule = state.schedule
     return {
         "format": FORMAT,
-        "version": VERSION,
+        "version": _VERSION,
         "config": state.config.to_toml(),
         "schedule": {
             "beta": schedule.beta,
@@ -252,12 +252,12 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(
             f"{os.fspath(path)!r} holds no {FORMAT}; for another library's model pass a model function instead"
         )
-    if payload.get("version") not in (1, VERSION):
+    if payload.get("version") not in (1, _VERSION):
         raise ValueError(
-            f"{os.fspath(path)!r} has checkpoint version {payload.get('version')}, this release reads 1 and {VERSION}: "
+            f"{os.fspath(path)!r} has checkpoint version {payload.get('version')}, this release reads 1 and {_VERSION}: "
             "load it with the release that wrote it"
         )
-    if payload["version"] == VERSION and not sealed:
+    if payload["version"] == _VERSION and not sealed:
         raise ValueError(
             f"{os.fspath(path)!r} is damaged: the line with its SHA-256 is missing or changed; take a copy that is not"
         )

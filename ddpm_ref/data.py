@@ -29,7 +29,7 @@ def digits() -> Tensor:
     return (grey / 8 - 1).unsqueeze(1)
 
 
-EMBEDDED: dict[str, Callable[[], Tensor]] = {"digits": digits}
+_EMBEDDED: dict[str, Callable[[], Tensor]] = {"digits": digits}
 """Data sets that need no file: name → loader of all images."""
 
 
@@ -39,9 +39,9 @@ def embedded(name: str) -> Tensor:
     Raises:
         ValueError: a data set that has to be read from files.
     """
-    if name not in EMBEDDED:
+    if name not in _EMBEDDED:
         raise ValueError(
-            f"{unknown_name('embedded data set', name, EMBEDDED)} Images from elsewhere are passed "
+            f"{unknown_name('embedded data set', name, _EMBEDDED)} Images from elsewhere are passed "
             "as a tensor: train(config, data=images)"
         )
-    return EMBEDDED[name]()
+    return _EMBEDDED[name]()

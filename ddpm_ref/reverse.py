@@ -42,7 +42,7 @@ Model: TypeAlias = Callable[[Tensor, Tensor], "Tensor | tuple[Tensor, Tensor]"]
 Variance: TypeAlias = "str | Tensor | Sequence[float]"
 """`"posterior"` (β̃_t), `"beta"` (β_t), or a `[T+1]` table whose entry 1 is the decoder's variance."""
 
-DECODERS = ("discretized", "gaussian")
+_DECODERS = ("discretized", "gaussian")
 VARIANCES = ("posterior", "beta")
 
 
@@ -227,7 +227,7 @@ def reverse_process(
     check_model(model)
     check_schedule(schedule)
     check_name("parameterization", parameterization, PARAMETERIZATIONS)
-    check_name("decoder", decoder, DECODERS)
+    check_name("decoder", decoder, _DECODERS)
     if decoder == "discretized" and levels is None:
         raise ValueError(
             "levels = None, but the discretized decoder needs the data set's number of grey levels: "

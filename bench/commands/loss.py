@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench.report.losses import loss_text
 
     check_outputs(arguments)
-    weighting = weighting_of(arguments.weighting)
+    weighting = _weighting_of(arguments.weighting)
     # With `--json -` only the JSON goes to standard output, whatever a user's factory or model prints.
     with (
         redirect_stdout(sys.stderr if arguments.json == "-" else sys.stdout),
@@ -123,7 +123,7 @@ def _data_name(arguments: argparse.Namespace) -> str | None:
         raise UsageError(str(error)) from error
 
 
-def weighting_of(text: str) -> "Weighting":
+def _weighting_of(text: str) -> "Weighting":
     """`simple`, `min_snr`, `min_snr:3`, `p2:1,0.5` as a weighting.
 
     Raises:

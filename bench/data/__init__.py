@@ -107,7 +107,7 @@ LOADERS: Mapping[str, Callable[[Path | None], DataSet]] = {
 }
 """Data sets by name."""
 
-SIZED: Mapping[str, Callable[[int, Path | None], DataSet]] = {
+_SIZED: Mapping[str, Callable[[int, Path | None], DataSet]] = {
     "fashion-mnist": _fashion_mnist_of_side,
     "photos": _photos,
     "spiral": _spiral,
@@ -120,7 +120,7 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     """The data set of that name, scaled and split: images on [−1, 1], or vectors.
 
     Args:
-        name: one of `LOADERS`, one of `SIZED` with its number, `folder:PATH` or `array:FILE`.
+        name: one of `LOADERS`, one of `_SIZED` with its number, `folder:PATH` or `array:FILE`.
         root: directory with the files of `mnist`, `fashion-mnist` or `cifar10`; None: the usual places.
         download: fetch those files where they are missing.
 
@@ -154,14 +154,14 @@ def _loader(name: str) -> Callable[[Path | None], DataSet]:
         return lambda _root: load_array(at_home(argument))
     if name in LOADERS:
         return LOADERS[name]
-    if kind not in SIZED:
-        others = [*(f"{kind}:N" for kind in SIZED), "folder:PATH", "array:FILE.npy"]
+    if kind not in _SIZED:
+        others = [*(f"{kind}:N" for kind in _SIZED), "folder:PATH", "array:FILE.npy"]
         raise unknown("data set", name, [*LOADERS, *others])
     if not argument.isascii() or not argument.isdigit():
         raise UsageError(
             f"data set {name!r}: {kind}: is followed by a whole number, {kind}:16 for instance"
         )
-    return lambda root: SIZED[kind](int(argument), root)
+    return lambda root: _SIZED[kind](int(argument), root)
 
 
 def without_path(name: str) -> str:

@@ -22,7 +22,7 @@ from bench.data.dataset import DataSet, assemble, content_hash, from_levels, spl
 from bench.data.location import check_memory
 from bench.terminal.usage import UsageError
 
-SUFFIXES = (".npy", ".npz")
+_SUFFIXES = (".npy", ".npz")
 _CHANNELS = (1, 3)
 _NAMES = ("arr_0", "images")
 _ON_LATTICE = 1e-3 * 2 / 255  # as `discretized_gaussian_log_likelihood` snaps
@@ -136,7 +136,7 @@ def load_whole(path: Path) -> DataSet:
     Raises:
         UsageError: neither, or images that cannot be read; the message names the file.
     """
-    if path.suffix.lower() in SUFFIXES:
+    if path.suffix.lower() in _SUFFIXES:
         images, done = read_array(path), "as found"
     elif os.path.isdir(path):
         from bench.data.folder import read_pictures

@@ -11,7 +11,7 @@ from urllib.error import URLError
 
 from bench.terminal.usage import UsageError, writable_directory
 
-PLACE = Path("data")
+_PLACE = Path("data")
 """Where files go unless a directory is named; the loaders look there by themselves."""
 _CLASSES = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
@@ -28,7 +28,7 @@ def fetch(name: str, root: Path | None) -> None:
     """
     from torchvision import datasets
 
-    folder = writable_directory(root or PLACE, "--data-dir")
+    folder = writable_directory(root or _PLACE, "--data-dir")
     kind = getattr(datasets, _CLASSES[name])
     try:
         if name == "cifar10":

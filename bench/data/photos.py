@@ -20,7 +20,7 @@ from bench.data.dataset import DataSet, assemble
 from bench.terminal.usage import UsageError
 
 NAMES = ("china.jpg", "flower.jpg")
-BANDS = (384, 64, 192)
+_BANDS = (384, 64, 192)
 """Columns of the parts train, tune and heldout, from left to right."""
 _STRIDE = 4
 _LEAST, _MOST = 2, 64
@@ -71,7 +71,7 @@ def load_photos(side: int) -> DataSet:
     parts: list[list[Tensor]] = [[], [], []]
     for picture in photographs():
         for part, band, stride in zip(
-            parts, picture.split(BANDS, dim=2), (_STRIDE, side, side), strict=True
+            parts, picture.split(_BANDS, dim=2), (_STRIDE, side, side), strict=True
         ):
             part.append(patches(band, side, stride))
     train, tune, heldout = (torch.cat(part) for part in parts)

@@ -31,7 +31,7 @@ from bench.terminal.usage import UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Pixels = NDArray[np.uint8]
+_Pixels = NDArray[np.uint8]
 
 _SIXTEEN_BIT = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 _SCALED_TO_16_BITS = frozenset({"PNG", "PPM"})  # formats of which Pillow opens 16 bits as mode "I"
@@ -50,7 +50,7 @@ class Picture:
         done: what was done to get them, such as "turned as EXIF says"; empty for most.
     """
 
-    pixels: Pixels
+    pixels: _Pixels
     done: tuple[str, ...] = ()
 
 
@@ -131,7 +131,7 @@ def _channel_bits(image: "Image", path: Path) -> int:
     return 8
 
 
-def _pixels(image: "Image", file_format: str | None, shown: str) -> tuple[Pixels, tuple[str, ...]]:
+def _pixels(image: "Image", file_format: str | None, shown: str) -> tuple[_Pixels, tuple[str, ...]]:
     """uint8 grey or RGB of a decoded image, and what was done."""
     if image.mode in _SIXTEEN_BIT or (image.mode == "I" and file_format in _SCALED_TO_16_BITS):
         return _eight_bits(np.asarray(image)), ("16-bit values rounded to 8 bits",)
@@ -167,13 +167,13 @@ _KINDS = {
 }
 
 
-def _eight_bits(values: NDArray[np.generic]) -> Pixels:
+def _eight_bits(values: NDArray[np.generic]) -> _Pixels:
     """0 … 65535 to the nearest of 256 levels; 65535 = 255 · 257."""
     wide = values.astype(np.int64)
     return ((wide + 128) // 257).astype(np.uint8)
 
 
-def _array(rgb: "Image", grey_if_possible: bool) -> Pixels:
+def _array(rgb: "Image", grey_if_possible: bool) -> _Pixels:
     """RGB pixels, or grey ones where all three channels agree and that is wanted."""
     array = np.asarray(rgb)
     equal = bool((array == array[..., :1]).all())

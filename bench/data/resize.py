@@ -22,17 +22,17 @@ _CHUNK = 4096
 _LEAST = 2
 
 
-def overlaps(before: int, after: int) -> Tensor:
+def _overlaps(before: int, after: int) -> Tensor:
     """o of (1), int64 `[after, before]`."""
     new, old = torch.arange(after)[:, None], torch.arange(before)
     end = torch.minimum((new + 1) * before, (old + 1) * after)
     return (end - torch.maximum(new * before, old * after)).clamp(min=0)
 
 
-def area_average(images: Tensor, side: int) -> Tensor:
+def _area_average(images: Tensor, side: int) -> Tensor:
     """Square grey levels uint8 `[N, C, n, n]` to `[N, C, side, side]`; eq. (1)."""
     size = images.shape[-1]
-    weights = overlaps(size, side).double()
+    weights = _overlaps(size, side).double()
     chunks = [
         (2 * (weights @ chunk.double() @ weights.T) + size**2) // (2 * size**2)  # integers, exact
         for chunk in images.split(_CHUNK)
@@ -55,7 +55,7 @@ def load_smaller(name: str, side: int, root: Path | None) -> DataSet:
             f"{name}:{side}: images of {height}×{width} are averaged to a side of {_LEAST} … {height - 1}; try {name}:16"
         )
     parts = (
-        area_average(((part + 1) * 127.5).round().byte(), side)
+        _area_average(((part + 1) * 127.5).round().byte(), side)
         for part in (full.train, full.tune, full.heldout)
     )
     return assemble(

@@ -24,7 +24,7 @@ _SEED = 20_20
 _WEIGHTS = (0.5, 0.3, 0.2)
 
 
-def field_covariance(size: int, *, scale: float, length: float, nugget: float) -> Tensor:
+def _field_covariance(size: int, *, scale: float, length: float, nugget: float) -> Tensor:
     """Covariance (1) of a smooth field on size×size pixels, float64 `[size², size²]`.
 
     Args:
@@ -49,14 +49,14 @@ def _wave(horizontal: float, vertical: float) -> Tensor:
 
 def gaussian_oracle() -> GaussianOracle:
     """The distribution of `gaussian`: one smooth field around one wave."""
-    covariance = field_covariance(SIZE, scale=0.3, length=1.5, nugget=0.05)
+    covariance = _field_covariance(SIZE, scale=0.3, length=1.5, nugget=0.05)
     return GaussianOracle(_wave(0.5, 0.5), covariance)
 
 
-def mixture_oracle() -> MixtureOracle:
+def _mixture_oracle() -> MixtureOracle:
     """The distribution of `mixture`: three smooth fields around three waves, weights 0.5, 0.3, 0.2."""
     means = torch.stack([_wave(1, 0), _wave(0, 1), _wave(1, 1)])
-    covariance = field_covariance(SIZE, scale=0.15, length=1.5, nugget=0.05)
+    covariance = _field_covariance(SIZE, scale=0.15, length=1.5, nugget=0.05)
     weights = torch.tensor(_WEIGHTS, dtype=torch.float64)
     return MixtureOracle(weights, means, covariance.expand(len(means), -1, -1))
 
@@ -87,18 +87,18 @@ def _parts(
 def load_gaussian(counts: tuple[int, int, int] = _COUNTS) -> DataSet:
     """The Gaussian field (1): `counts` images for training, tuning and evaluation."""
     oracle = gaussian_oracle()
-    covariance = field_covariance(SIZE, scale=0.3, length=1.5, nugget=0.05)
+    covariance = _field_covariance(SIZE, scale=0.3, length=1.5, nugget=0.05)
     return _parts("gaussian", _wave(0.5, 0.5) + _fields(covariance, sum(counts)), counts, oracle)
 
 
 def load_mixture(counts: tuple[int, int, int] = _COUNTS) -> DataSet:
     """The mixture of three fields: `counts` images for training, tuning and evaluation."""
     total = sum(counts)
-    covariance = field_covariance(SIZE, scale=0.15, length=1.5, nugget=0.05)
+    covariance = _field_covariance(SIZE, scale=0.15, length=1.5, nugget=0.05)
     means = torch.stack([_wave(1, 0), _wave(0, 1), _wave(1, 1)])
     uniform = NoiseStream(_SEED).uniform((total,), use=Use.ORDER, step=0, dtype=torch.float64)
     edges = torch.tensor(_WEIGHTS, dtype=torch.float64).cumsum(0)[:-1]
     component = torch.bucketize(uniform, edges)
     return _parts(
-        "mixture", means[component] + _fields(covariance, total), counts, mixture_oracle()
+        "mixture", means[component] + _fields(covariance, total), counts, _mixture_oracle()
     )

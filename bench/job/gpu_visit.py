@@ -80,12 +80,12 @@ def visit(plan: VisitPlan, *, said: Callable[[str], object] = print) -> Iterator
         NotMeasuredError: as `require_gpu`.
     """
     require_gpu()
-    yield kernel_record(plan, said)
+    yield _kernel_record(plan, said)
     if plan.study_steps:
         yield _study_record(plan)
 
 
-def kernel_record(plan: VisitPlan, said: Callable[[str], object]) -> Record:
+def _kernel_record(plan: VisitPlan, said: Callable[[str], object]) -> Record:
     """Build, bits and contests: one record of kind `gpu-visit`."""
     seconds = _build_seconds()
     said(f"built and called in {seconds:.1f} s")

@@ -117,7 +117,7 @@ class Progress:
         return " ".join(lines)
 
 
-def execute(part: Part, progress: Progress) -> Outcome:
+def _execute(part: Part, progress: Progress) -> Outcome:
     """Run one part to its end, whatever happens inside; the outcome is added to `progress`."""
     print(f"{part.name}: {part.doing}", flush=True)
     began = time.perf_counter()
@@ -146,7 +146,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
 
 
-def summary_record(progress: Progress) -> Record:
+def _summary_record(progress: Progress) -> Record:
     """The record of kind `run`: how each part ended."""
     from bench.data import without_path
 
@@ -171,6 +171,6 @@ def summary_record(progress: Progress) -> Record:
 def run_parts(parts: Sequence[Part], progress: Progress) -> bool:
     """All parts in turn; whether every one is done and found nothing wrong."""
     for part in parts:
-        execute(part, progress)
-    progress.keep(summary_record(progress))
+        _execute(part, progress)
+    progress.keep(_summary_record(progress))
     return all(outcome.status == "done" for outcome in progress.outcomes)

@@ -84,9 +84,9 @@ def run_training(plan: Plan, data: "DataSet") -> Step | None:
                 f"{FileNotWrittenError(plan.out, error)}. {_left_over(plan)}"
             ) from error
         if is_chief():
-            draw_loss(plan.out / "log.csv", plan.out / "loss.png")
+            _draw_loss(plan.out / "log.csv", plan.out / "loss.png")
         if last is not None and not last.diverged:
-            draw_samples(plan, last, clip=data.levels is not None)
+            _draw_samples(plan, last, clip=data.levels is not None)
     return last
 
 
@@ -165,7 +165,7 @@ def _left_over(plan: Plan) -> str:
     return f"{done} steps are saved in {plan.checkpoint}; go on with --resume --out {plan.out}"
 
 
-def draw_loss(log: Path, picture: Path) -> None:
+def _draw_loss(log: Path, picture: Path) -> None:
     """The run's own loss over its steps: every step, and the mean of windows of a hundredth of the run."""
     from matplotlib.figure import Figure
 
@@ -183,7 +183,7 @@ def draw_loss(log: Path, picture: Path) -> None:
     write_picture(figure, picture, dpi=120)
 
 
-def draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
+def _draw_samples(plan: Plan, last: Step, *, clip: bool) -> None:
     """Samples of the averaged model as a sheet of pictures, each process its share; nothing for data that are not pictures."""
     from torch.nn.functional import interpolate
     from torchvision.utils import save_image

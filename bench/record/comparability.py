@@ -1,7 +1,7 @@
 """What of two records may be compared, and under which different conditions they were made.
 
 Kind, data and the settings that give the numbers their meaning must agree. **How much** was measured may differ: more
-rounds, other shapes, another library beside the same ones (`SCOPE`); then what both hold is compared, and the rest is named.
+rounds, other shapes, another library beside the same ones (`_SCOPE`); then what both hold is compared, and the rest is named.
 Times must come from one machine as well: equal processor, cores and accelerator
 (`bench.record.environment.same_machine`). What may differ, and is what a comparison is about, are the commit, the
 versions and the threads.
@@ -15,7 +15,7 @@ from bench.record.environment import machine_label, same_machine
 from bench.record.record import Record, is_series
 from bench.terminal.usage import UsageError
 
-SCOPE: Mapping[str, frozenset[str]] = {
+_SCOPE: Mapping[str, frozenset[str]] = {
     "verify": frozenset({"laws", "against", "settings", "dtypes", "examples"}),
     "throughput": frozenset({"select", "scaling", "seconds", "rounds", "threads"}),
     "throughput-contest": frozenset(
@@ -85,13 +85,13 @@ def testable(record: Record) -> dict[str, dict[str, Any]]:
 
 def meaning(record: Record) -> dict[str, Any]:
     """The settings that give a record's numbers their meaning."""
-    left_out = SCOPE.get(record.kind, frozenset()) | _ALWAYS
+    left_out = _SCOPE.get(record.kind, frozenset()) | _ALWAYS
     return {key: value for key, value in record.protocol.items() if key not in left_out}
 
 
 def scope(record: Record) -> dict[str, Any]:
     """The settings that say how much was measured."""
-    keys = SCOPE.get(record.kind, frozenset())
+    keys = _SCOPE.get(record.kind, frozenset())
     return {key: value for key, value in record.protocol.items() if key in keys}
 
 

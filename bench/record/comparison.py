@@ -17,7 +17,7 @@ p-values belongs to an interval of level 1 − 0.05/(m − k + 1).
   a record and as one factor between records, and said (`Comparison.conditions`);
 - between single records the interval must lie outside the range of the machine's own unsteadiness: what a fixed piece
   of work, timed before and after (`results["calibration"]`), changed by; times the largest ratio between the medians of
-  `BLOCKS` blocks of rounds; times `PROCESS`, by which runs of one program differ (addresses, pages, frequency);
+  `_BLOCKS` blocks of rounds; times `_PROCESS`, by which runs of one program differ (addresses, pages, frequency);
 - `Change.smallest` says the smallest change that could have been seen.
 
 What does not scatter (laws, parts, exact numbers) is compared without a test: `bench.record.outcomes`.
@@ -53,12 +53,12 @@ from bench.record.statistics import (
 )
 
 Verdict = Literal["better", "worse", "changed", "within noise", "not tested"]
-Relation = Literal["difference", "ratio"]
+_Relation = Literal["difference", "ratio"]
 Series = Mapping[str, Any]
 
-BLOCKS = 5
+_BLOCKS = 5
 """Blocks of rounds whose medians tell how steady a run was."""
-PROCESS = 1.05
+_PROCESS = 1.05
 """Factor by which medians of two processes of one program may differ; single records cannot tell it from a change."""
 COPIES = ("copy", "clone")
 """Contenders that noise nothing."""
@@ -88,7 +88,7 @@ class Change:
     old: float
     new: float
     effect: Interval
-    relation: Relation
+    relation: _Relation
     p: float | None
     verdict: Verdict
     remark: str = ""
@@ -290,7 +290,7 @@ class _Test:
             shift, p = _welch(after, before, level)
         effect = _exponential(shift) if positive else shift
         middle = float(np.median(old)), float(np.median(new))
-        relation: Relation = "ratio" if positive else "difference"
+        relation: _Relation = "ratio" if positive else "difference"
         return Change(self.name, self.unit, *middle, effect, relation, p, "not tested")
 
     def _of_pairs(self, level: float) -> Change:
@@ -306,7 +306,7 @@ class _Test:
         effect = interval(new, old, level=level)
         p = None if effect.low is None else mann_whitney(new, old)
         middle = float(np.median(old)), float(np.median(new))
-        relation: Relation = "ratio" if positive else "difference"
+        relation: _Relation = "ratio" if positive else "difference"
         return Change(self.name, self.unit, *middle, effect, relation, p, "not tested")
 
 
@@ -358,7 +358,7 @@ def _range(
     """Factors that the machine explains by itself; None for what is no time, or was measured in several processes."""
     if machine is None or change.relation != "ratio" or not is_time(change.unit):
         return None
-    drift = max(drift_within(s["values"]) for s in (test.old[-1], test.new[-1])) * PROCESS
+    drift = max(drift_within(s["values"]) for s in (test.old[-1], test.new[-1])) * _PROCESS
     low, high = machine[0] / drift, machine[1] * drift
     return (1 / high, 1 / low) if change.unit.endswith("/s") else (low, high)
 
@@ -379,10 +379,10 @@ def _fixed_work(record: Record) -> dict[str, float]:
 
 
 def drift_within(values: Sequence[float]) -> float:
-    """Largest ratio between medians of `BLOCKS` consecutive blocks; 1 for fewer than two a block."""
-    if len(values) < 2 * BLOCKS or min(values) <= 0:
+    """Largest ratio between medians of `_BLOCKS` consecutive blocks; 1 for fewer than two a block."""
+    if len(values) < 2 * _BLOCKS or min(values) <= 0:
         return 1.0
-    medians = [float(np.median(block)) for block in np.array_split(np.asarray(values), BLOCKS)]
+    medians = [float(np.median(block)) for block in np.array_split(np.asarray(values), _BLOCKS)]
     return max(medians) / min(medians)
 
 

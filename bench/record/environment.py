@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = (
+_PACKAGES = (
     "torch",
     "torchvision",
     "torchmetrics",
@@ -57,8 +57,8 @@ def environment() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str | None]:
-    """Version of each package in `PACKAGES`; None where it is not installed."""
-    versions = {name: _version(name) for name in PACKAGES}
+    """Version of each package in `_PACKAGES`; None where it is not installed."""
+    versions = {name: _version(name) for name in _PACKAGES}
     if torch := sys.modules.get("torch"):
         versions["torch"] = str(torch.__version__)  # with the build: 2.9.0+cpu
     return versions

@@ -16,7 +16,7 @@ GRID_LARGEST, GRID_LEAST_P = 4.0, 0.01
 """Of the Monte Carlo grid: the largest |z| of 144 cells (expected once in 100 grids), and the least p-value of all of them."""
 COVERAGE = (0.92, 0.98)
 """Within which the coverage of a 95 % interval must lie, as far as the repetitions can tell."""
-FOUND = 0.95
+_FOUND = 0.95
 """Least share of random defects that the tests must find."""
 
 
@@ -100,9 +100,9 @@ def _mutation(results: Results) -> Iterable[str]:
     missed = results["seeded"]["missed"]
     if missed:
         yield f"{len(missed)} seeded defects are missed by a law that names them"
-    if results["killed"] < FOUND * results["counted"]:
+    if results["killed"] < _FOUND * results["counted"]:
         share = results["killed"] / results["counted"]
-        yield f"the tests find {share:.1%} of random defects, not {FOUND:.0%}"
+        yield f"the tests find {share:.1%} of random defects, not {_FOUND:.0%}"
 
 
 def _run(results: Results) -> Iterable[str]:

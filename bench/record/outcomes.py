@@ -18,9 +18,9 @@ from bench.record.kinds import JUDGES, violations
 from bench.record.record import Record
 from bench.terminal.usage import UsageError
 
-FactVerdict = Literal["better", "worse", "changed"]
+_FactVerdict = Literal["better", "worse", "changed"]
 
-RANKS: Mapping[str, int] = {
+_RANKS: Mapping[str, int] = {
     "error": 0,
     "fail": 0,
     "bug": 0,
@@ -29,7 +29,7 @@ RANKS: Mapping[str, int] = {
     "pass": 3,
 }
 """Class of a law's outcome → how good it is."""
-GROWN = 2.0
+_GROWN = 2.0
 """A failing law whose error grew by more than this factor got worse; one that holds is only said to have changed."""
 _ROUNDING = 1e-9
 _MANY = 20
@@ -50,7 +50,7 @@ class Fact:
     name: str
     old: str
     new: str
-    verdict: FactVerdict
+    verdict: _FactVerdict
     remark: str = ""
 
     def as_json(self) -> dict[str, Any]:
@@ -105,17 +105,17 @@ def _laws(old: Record, new: Record) -> Iterable[Fact]:
 
 def _law_change(name: str, old: Mapping[str, Any], new: Mapping[str, Any] | None) -> Fact | None:
     before = _word(old)
-    if before not in RANKS:
+    if before not in _RANKS:
         return None  # not offered before: whatever it is now is new
     after = "not checked any more" if new is None else _word(new)
-    if new is None or after not in RANKS:
+    if new is None or after not in _RANKS:
         return Fact(name, before, after, "worse", "a check that vanished")
-    if RANKS[after] != RANKS[before]:
-        return Fact(name, before, after, "better" if RANKS[after] > RANKS[before] else "worse")
+    if _RANKS[after] != _RANKS[before]:
+        return Fact(name, before, after, "better" if _RANKS[after] > _RANKS[before] else "worse")
     factor = _growth(old, new)
     if after != before:
         return Fact(name, before, after, "changed")
-    if factor is None or 1 / GROWN <= factor <= GROWN:
+    if factor is None or 1 / _GROWN <= factor <= _GROWN:
         return None
     error = f"{old['error']:.1e}", f"{new['error']:.1e}"
     if before == "pass":

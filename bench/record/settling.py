@@ -32,7 +32,7 @@ from bench.record.statistics import Interval, holm, mean_interval, mean_test
 from bench.record.study import Measure, Results, completed, measure, merged, value_of
 
 LEVEL = 0.05
-LEAST_SEEDS = 3
+_LEAST_SEEDS = 3
 _DEPARTURE = Measure(
     "departure", "departure from the law", "of the price at rank 0", "difference", "truth"
 )
@@ -66,7 +66,7 @@ class Found:
     @property
     def enough(self) -> bool:
         """Whether there are seeds enough to settle anything."""
-        return len(self.values) >= LEAST_SEEDS
+        return len(self.values) >= _LEAST_SEEDS
 
     def shown(self, value: float | None) -> float | None:
         """A value of y as a reader sees it: ratios as ratios."""
@@ -85,11 +85,11 @@ def claims_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     if not studies:
         return []
     found = {row.id: cells_of(row, studies) for row in CLAIMS.values()}
-    exact = exact_rows(records)
+    exact = _exact_rows(records)
     return [exact.get(row["id"], row) for row in settle(CLAIMS.values(), found)]
 
 
-def exact_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def _exact_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Exact claims by id, as rows of report.json; {} where no record prices the reverse variances."""
     bounds = sorted((r for r in records if r.kind == "bound"), key=lambda r: r.created)
     priced = [r for r in bounds if r.results.get("prices")]
@@ -221,7 +221,7 @@ def _row(
             **nothing,
             "seeds": min(len(cell.values) for cell in cells),
             "verdict": "too few seeds",
-            "reason": missing or f"fewer than {LEAST_SEEDS}",
+            "reason": missing or f"fewer than {_LEAST_SEEDS}",
         }
     if row.kind == "equality":
         verdict = equality(cells, row)
@@ -231,7 +231,7 @@ def _row(
         assert adjusted is not None
         verdict = _direction(cells) if adjusted <= LEVEL else "within noise"
         how = f"p = {plain:.2g}, {adjusted:.2g} adjusted for {family}"
-    shown = deciding(cells, row)
+    shown = _deciding(cells, row)
     interval = shown.interval
     return {
         **start,
@@ -256,7 +256,7 @@ def _direction(cells: Sequence[Found]) -> str:
     return "holds" if all(cell.interval.estimate > 0 for cell in cells) else "fails"
 
 
-def deciding(cells: Sequence[Found], row: Claim) -> Found:
+def _deciding(cells: Sequence[Found], row: Claim) -> Found:
     """The cell on which the verdict hangs: the least effect of a difference, the largest departure of an equality."""
     if row.kind == "equality":
         return max(cells, key=lambda cell: abs(cell.interval.estimate))

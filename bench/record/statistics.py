@@ -35,11 +35,11 @@ from numpy.typing import NDArray
 from scipy import integrate, optimize, special, stats
 
 Values = Sequence[float] | NDArray[np.float64]
-Statistic = Literal["median", "mean", "mean_square"]
+_Statistic = Literal["median", "mean", "mean_square"]
 
 LEVEL = 0.95
 """Confidence level of every interval unless another is given."""
-WIDE_IQR = 0.1
+_WIDE_IQR = 0.1
 """An interquartile range above this share of the median draws a warning."""
 _RESAMPLES = 9999
 _BATCH = 1000
@@ -110,7 +110,7 @@ def ratio_interval(
     numerator: Values,
     denominator: Values,
     *,
-    statistic: Statistic = "median",
+    statistic: _Statistic = "median",
     paired: bool = False,
     level: float = LEVEL,
     seed: int = 0,
@@ -139,7 +139,7 @@ def difference_interval(
     a: Values,
     b: Values,
     *,
-    statistic: Statistic = "median",
+    statistic: _Statistic = "median",
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
@@ -230,7 +230,7 @@ def spread(values: Values) -> Spread:
     """Median and quartiles; the warning says that the samples scatter too much to trust."""
     low, median, high = (float(q) for q in np.percentile(_sample(values, "values"), [25, 50, 75]))
     share = (high - low) / abs(median) if median else 0.0
-    wide = f"the middle half spans {share:.0%} of the median" if share > WIDE_IQR else ""
+    wide = f"the middle half spans {share:.0%} of the median" if share > _WIDE_IQR else ""
     return Spread(median, low, high, wide)
 
 
@@ -275,7 +275,7 @@ def _mean_square(sample: NDArray[np.float64], axis: int) -> Any:
     return np.mean(np.square(sample), axis=axis)
 
 
-_STATISTICS: dict[Statistic, Callable[[NDArray[np.float64], int], Any]] = {
+_STATISTICS: dict[_Statistic, Callable[[NDArray[np.float64], int], Any]] = {
     "median": _median,
     "mean": _mean,
     "mean_square": _mean_square,

@@ -53,7 +53,7 @@ MEASURES = (
 )
 """The yardsticks by which arms are compared."""
 
-TRUTHS = (
+_TRUTHS = (
     Measure("excess", "excess over the exact denoiser", "x₀²", "ratio", "truth"),
     Measure("excess_v", "excess over the exact denoiser, in v", "v²", "ratio", "truth"),
     Measure("off_plane", "energy off the data's plane", "x₀²", "ratio", "truth"),
@@ -71,7 +71,7 @@ def measure(key: str) -> Measure:
     if key.startswith(_SWEPT):
         steps = key.removeprefix(_SWEPT)
         return Measure(key, f"Fréchet distance at {steps} sampler steps", "1", "ratio", "easier")
-    return next(entry for entry in (*MEASURES, *TRUTHS) if entry.key == key)
+    return next(entry for entry in (*MEASURES, *_TRUTHS) if entry.key == key)
 
 
 def label_of(results: Results, entry: Measure) -> str:
@@ -154,7 +154,7 @@ def merge_samples(results: Results) -> dict[str, Any]:
     found = {}
     for arm in results["arms"]:
         runs = completed(results, arm["name"])
-        for entry in (*MEASURES, *TRUTHS):
+        for entry in (*MEASURES, *_TRUTHS):
             pairs = [(run["seed"], value_of(results, run, entry)) for run in runs]
             usable = [(seed, value) for seed, value in pairs if value is not None]
             if usable:

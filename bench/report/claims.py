@@ -11,7 +11,7 @@ from bench.report.page.blocks import CLAIM_FIELDS, Block, Cell, Paragraph, Secti
 
 Claim = Mapping[str, Any]
 
-DECISIVE = 5
+_DECISIVE = 5
 """Claims on the first screen."""
 
 _VERDICTS: Mapping[str, tuple[int, Tone]] = {
@@ -68,12 +68,12 @@ def _count(seeds: Any) -> int:
 
 
 def decisive(claims: Sequence[Claim]) -> list[Block]:
-    """The first `DECISIVE` claims as a table; nothing where there are none."""
+    """The first `_DECISIVE` claims as a table; nothing where there are none."""
     if not claims:
         return []
-    more = len(claims) - DECISIVE
+    more = len(claims) - _DECISIVE
     caption = "The most decisive claims" + (f"; {more} more below." if more > 0 else ".")
-    return [_table(claims[:DECISIVE], caption, brief=True)]
+    return [_table(claims[:_DECISIVE], caption, brief=True)]
 
 
 def section(claims: Sequence[Claim]) -> Section | None:

@@ -10,7 +10,7 @@ from bench.report.page import digits
 from bench.report.page.blocks import Block, Cell, Fold, Front, Note, Paragraph, Section, Table, Tone
 from bench.report.page.document import Report
 
-TONES: dict[str, Tone] = {
+_TONES: dict[str, Tone] = {
     "better": "good",
     "worse": "bad",
     "changed": "warn",
@@ -23,12 +23,12 @@ _METHOD = (
     "**visible from**: the smallest change that this comparison could have seen."
 )
 
-Sides = Sequence[tuple[str, Comparison]]
+_Sides = Sequence[tuple[str, Comparison]]
 """Name of a measurement and what changed in it."""
 
 
 def page(
-    sides: Sides, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
+    sides: _Sides, records: Sequence[Record], left_out: Sequence[tuple[str, str]] = ()
 ) -> Report:
     """The page on two sides: what got worse or better first, everything within noise folded."""
     sections = [_section(name, comparison) for name, comparison in sides]
@@ -50,7 +50,7 @@ def page(
 
 def _answer(comparisons: Sequence[Comparison]) -> list[str]:
     verdicts = [verdict for c in comparisons for verdict in c.verdicts]
-    counts = {name: verdicts.count(name) for name in TONES if name in verdicts}
+    counts = {name: verdicts.count(name) for name in _TONES if name in verdicts}
     if not counts:
         return ["Nothing changed."]
     told = ", ".join(f"{count} {name}" for name, count in counts.items())
@@ -62,7 +62,7 @@ def _answer(comparisons: Sequence[Comparison]) -> list[str]:
     return [f"**{verdict}**: {told} (95 % level, adjusted for the number of tests)."]
 
 
-def _decisive(sides: Sides) -> list[Block]:
+def _decisive(sides: _Sides) -> list[Block]:
     """Everything that is better, worse or changed, over all measurements."""
     changes = [c for _, side in sides for c in side.changes if _tells(c.verdict)]
     told: list[Fact] = [fact for _, side in sides for fact in side.facts]
@@ -98,7 +98,7 @@ def _facts(facts: Sequence[Fact]) -> list[Block]:
     if not facts:
         return []
     rows: list[list[str | Cell]] = [
-        [f.name, f.old, f.new, Cell(f.verdict, TONES[f.verdict]), f.remark or "–"] for f in facts
+        [f.name, f.old, f.new, Cell(f.verdict, _TONES[f.verdict]), f.remark or "–"] for f in facts
     ]
     header = ["law, part or exact number", "old", "new", "verdict", "remark"]
     return [Table(header, rows, "What does not scatter.")]
@@ -128,7 +128,7 @@ def _row(change: Change) -> list[str | Cell]:
         digits.number(change.new),
         effect(change),
         "–" if change.p is None else f"{change.p:.2g}",
-        Cell(change.verdict, TONES[change.verdict], change.remark),
+        Cell(change.verdict, _TONES[change.verdict], change.remark),
         smallest(change),
     ]
 
@@ -243,7 +243,7 @@ def _law_columns(m: Measurement, later: Sequence[str]) -> list[Block]:
         facts = [told[name].get(law) for name in later]
         before = next(fact.old for fact in facts if fact is not None)
         cells = [
-            Cell("as before", "muted") if f is None else Cell(f.new, TONES[f.verdict], f.remark)
+            Cell("as before", "muted") if f is None else Cell(f.new, _TONES[f.verdict], f.remark)
             for f in facts
         ]
         rows.append([law, before, *cells])
@@ -261,7 +261,7 @@ def _time_columns(m: Measurement, later: Sequence[str]) -> list[Block]:
         first = next(change for change in changes if change is not None)
         base = f"{digits.number(first.old)} {first.unit}"
         cells = [
-            Cell("–", "muted") if c is None else Cell(effect(c), TONES[c.verdict], c.remark)
+            Cell("–", "muted") if c is None else Cell(effect(c), _TONES[c.verdict], c.remark)
             for c in changes
         ]
         rows.append([one, base, *cells])

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
-TRAINING = "training-contest"
+_TRAINING = "training-contest"
 
 Row = Mapping[str, Any]
-KINDS = (SUITE, CONTEST, TRAINING, GPU)
+KINDS = (SUITE, CONTEST, _TRAINING, GPU)
 COPIES = ("copy", "clone")
 """Rows of a contest that noise nothing: what the memory alone allows."""
 
@@ -60,7 +60,7 @@ def section(records: Sequence[Record]) -> Section | None:
     by_rounds = sorted(held, key=lambda r: (r.protocol["rounds"], r.created, r.sha256))
     contests = _last(by_rounds, CONTEST, lambda r: r.protocol["device"])
     visits = _latest(records, GPU, lambda r: r.results["device"])
-    trained = _latest(records, TRAINING, lambda r: TRAINING)
+    trained = _latest(records, _TRAINING, lambda r: _TRAINING)
     if not suites and not contests and not visits and not trained:
         return None
     shown = {record.sha256 for record in (*suites, *contests, *visits, *trained)}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from bench.record import Record
 from bench.record.environment import commit_label, machine_label
 
-TITLES = {
+_TITLES = {
     "study": "Should a diffusion model predict the noise or the image?",
     "verify": "Is the diffusion mathematics right?",
     "throughput": "How fast can a batch be noised?",
@@ -23,13 +23,13 @@ TITLES = {
 
 
 def title(records: Sequence[Record]) -> str:
-    """The question of the first kind in `TITLES` that is present."""
-    return TITLES.get(_main_kind(records), "Diffusion objectives")
+    """The question of the first kind in `_TITLES` that is present."""
+    return _TITLES.get(_main_kind(records), "Diffusion objectives")
 
 
 def _main_kind(records: Sequence[Record]) -> str:
     kinds = {record.kind for record in records}
-    return next((kind for kind in TITLES if kind in kinds), "")
+    return next((kind for kind in _TITLES if kind in kinds), "")
 
 
 def subtitle(records: Sequence[Record]) -> str:

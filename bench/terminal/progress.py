@@ -1,6 +1,6 @@
 """Progress: a bar with the time left on a terminal, one line now and then anywhere else.
 
-A log file is read afterwards, so there a bar would be noise: the first line comes after `FIRST`
+A log file is read afterwards, so there a bar would be noise: the first line comes after `_FIRST`
 seconds, and each pause is twice as long as the one before, up to `LONGEST` seconds.
 """
 
@@ -12,7 +12,7 @@ from typing import Protocol, TextIO, TypeVar
 
 Item = TypeVar("Item")
 
-FIRST = 5.0
+_FIRST = 5.0
 """Seconds of silence before the first line in a log."""
 LONGEST = 60.0
 """Longest pause between two lines in a log, in seconds."""
@@ -96,7 +96,7 @@ class _Lines:
     ) -> None:
         self._total, self._label, self._stream, self._clock = total, label, stream, clock
         self._start = clock()
-        self._pause = FIRST
+        self._pause = _FIRST
         self._next = self._start + self._pause
         self._done = 0
 
@@ -111,7 +111,7 @@ class _Lines:
 
     def close(self) -> None:
         elapsed = self._clock() - self._start
-        if elapsed >= FIRST:
+        if elapsed >= _FIRST:
             of = f" of {self._total}" if self._total and self._done < self._total else ""
             self._write(f"{self._label}: {self._done}{of} in {duration(elapsed)}")
 

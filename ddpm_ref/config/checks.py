@@ -27,7 +27,7 @@ from ddpm_ref.validation import check_number, shown, unknown_name
 if TYPE_CHECKING:
     from ddpm_ref.config import TrainConfig
 
-PRECISIONS = ("float32", "bfloat16", "float64")
+_PRECISIONS = ("float32", "bfloat16", "float64")
 VARIANCES = ("fixed", "learned")
 _SUPPLIED = frozenset({"T", "channels", "shape", "steps", "outputs", "inner", "schedule"})
 WEIGHTING_MAKERS: dict[str, Callable[..., Weighting]] = {"min_snr": min_snr, "p2": p2, "edm": edm}
@@ -100,7 +100,7 @@ def check_names(config: "TrainConfig") -> None:
         "timesteps": TIMES,
         "importance": IMPORTANCE,
         "variance": VARIANCES,
-        "precision": PRECISIONS,
+        "precision": _PRECISIONS,
         "provider": (*PROVIDERS, "auto"),
     }
     for what, known in registries.items():

@@ -77,7 +77,7 @@ def load(recipe: Recipe, cache: Path | None = None) -> ctypes.CDLL:
         raise BuildError(f"{path} does not load: {error}") from error
 
 
-def cache_directory() -> Path:
+def _cache_directory() -> Path:
     """The platform's place for caches: `$XDG_CACHE_HOME` or `~/.cache` (macOS: `~/Library/Caches`), `/ddpm_ref`."""
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "ddpm_ref"
@@ -125,7 +125,7 @@ def _places(cache: Path | None) -> list[Path]:
         return [cache]
     temporary = Path(tempfile.gettempdir()) / f"ddpm_ref-{os.getuid()}"
     try:
-        return [cache_directory(), temporary]
+        return [_cache_directory(), temporary]
     except RuntimeError:  # a user without a home
         return [temporary]
 

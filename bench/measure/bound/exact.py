@@ -44,7 +44,7 @@ def fixed_ends(T: int) -> Schedule:
     return schedule_from_log_snr(torch.linspace(END, -END, T, dtype=torch.float64))
 
 
-FAMILIES: dict[str, Callable[[int], Schedule]] = {"fixed log-SNR ends": fixed_ends, **SCHEDULES}
+_FAMILIES: dict[str, Callable[[int], Schedule]] = {"fixed log-SNR ends": fixed_ends, **SCHEDULES}
 VARIANCES = ("posterior", "beta", "optimal")
 Exact: TypeAlias = GaussianOracle | MixtureOracle
 _QUADRATURE_LIMIT = 300
@@ -95,7 +95,7 @@ def gaps(steps: tuple[int, ...]) -> list[dict[str, object]]:
         "mixture": line_mixture(),
     }
     rows: list[dict[str, object]] = []
-    for family, make in FAMILIES.items():
+    for family, make in _FAMILIES.items():
         for T in steps:
             schedule = make(T)
             for data, oracle in sources.items():

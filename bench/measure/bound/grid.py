@@ -37,7 +37,7 @@ def _zero_terminal(T: int) -> Schedule:
     return rescale_to_zero_terminal_snr(SCHEDULES["linear"](T))
 
 
-MAKERS: dict[str, Callable[[int], Schedule]] = {
+_MAKERS: dict[str, Callable[[int], Schedule]] = {
     **SCHEDULES,
     "log-SNR": _log_snr,
     "zero terminal SNR": _zero_terminal,
@@ -49,14 +49,14 @@ def cells(sizes: tuple[int, ...], steps: tuple[int, ...]) -> list[Cell]:
     return [
         Cell(size, name, T, variance)
         for size in sizes
-        for name in MAKERS
+        for name in _MAKERS
         for T in steps
         for variance in ("posterior", "beta")
         if not (name == "zero terminal SNR" and T == 1)
     ]
 
 
-def random_gaussian(size: int) -> GaussianOracle:
+def _random_gaussian(size: int) -> GaussianOracle:
     """A Gaussian with a full covariance, from a stated seed."""
     stream = NoiseStream(20)
     root = stream.normal((size, size), step=size, dtype=torch.float64) / math.sqrt(size)
@@ -66,7 +66,7 @@ def random_gaussian(size: int) -> GaussianOracle:
 
 def z_score(cell: Cell, samples: int, number: int) -> float:
     """(mean of `elbo` over fresh examples − expected bound)/standard error."""
-    oracle, schedule = random_gaussian(cell.size), MAKERS[cell.schedule](cell.T)
+    oracle, schedule = _random_gaussian(cell.size), _MAKERS[cell.schedule](cell.T)
     x0 = _draw(oracle, samples, seed=1000 + number)
     found = elbo(
         oracle.model(schedule, "v"),

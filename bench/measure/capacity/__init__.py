@@ -23,7 +23,7 @@ from ddpm_ref.schedule import Schedule, schedule_from_log_snr
 
 LEVELS = tuple(float(level) for level in torch.linspace(10, -10, 41).tolist())
 OUTPUTS = ("x0", "v", "eps")
-SHARE = 0.99
+_SHARE = 0.99
 """Of the variance, in the directions that count as intrinsic."""
 
 
@@ -55,7 +55,7 @@ def capacity_record(data: DataSet, rank: int, command: str) -> Record:
         results={
             "rank": rank,
             "dims": dims,
-            "intrinsic": int((spectrum.cumsum(0) < SHARE * spectrum.sum()).sum()) + 1,
+            "intrinsic": int((spectrum.cumsum(0) < _SHARE * spectrum.sum()).sum()) + 1,
             "spectrum": spectrum.tolist(),
             "spectrum_of": source,
             "log_snr": list(LEVELS),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OURS = "ddpm_ref"
 KIND = "verify"
-WEIGHT_STEPS = (1, 10, 500, 999)
+_WEIGHT_STEPS = (1, 10, 500, 999)
 _WORST, _LONGEST = 1, 16
 """Places and numbers of an argument that a record keeps."""
 _GLANCE = 10.0  # seconds for what only describes an adapter
@@ -149,11 +149,11 @@ def _weights() -> dict[str, Json]:
     """The executable weight table at a few steps of the linear schedule."""
     from ddpm_ref.schedule import linear_schedule
 
-    rows = weight_rows(linear_schedule(1000), WEIGHT_STEPS)
+    rows = weight_rows(linear_schedule(1000), _WEIGHT_STEPS)
     return {
         "schedule": "linear",
         "T": 1000,
-        "steps": list(WEIGHT_STEPS),
+        "steps": list(_WEIGHT_STEPS),
         "rows": [asdict(r) for r in rows],
     }
 

@@ -9,7 +9,7 @@ from bench.terminal.usage import UsageError
 from ddpm_ref.estimator import LossEstimate, validation_loss
 from ddpm_ref.objective import Weighting
 
-LETTERS = ("A", "B")
+_LETTERS = ("A", "B")
 LEVEL = 0.95
 
 
@@ -38,7 +38,7 @@ def loss_record(
         gap = found[0].paired(found[1]) if len(found) == 2 else None
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
-    named = zip(LETTERS, subjects, questions, found, strict=False)
+    named = zip(_LETTERS, subjects, questions, found, strict=False)
     return new_record(
         "loss",
         protocol={

@@ -47,7 +47,7 @@ def note(text: str) -> dict[str, str]:
     return {"level": "note", "text": text}
 
 
-def weighting_named(name: str) -> Weighting:
+def _weighting_named(name: str) -> Weighting:
     """One of `ddpm_ref`'s or of the published ones.
 
     Raises:
@@ -79,7 +79,7 @@ def examine(
         data: images `[N, …]` for the bias of the last step.
     """
     predicts = parameterization or stated.predicts
-    findings = table_errors(stated)
+    findings = _table_errors(stated)
     found: dict[str, Any] = {
         "name": stated.name, "read": list(stated.said), "predicts": predicts, "findings": findings,
     }  # fmt: skip
@@ -88,7 +88,7 @@ def examine(
         if not any(each["level"] == "error" for each in findings):
             findings.append(error(stated.reason))
         return found
-    found |= {"T": schedule.T, **_terminal(schedule), "vanishing": vanishing_steps(schedule)}
+    found |= {"T": schedule.T, **_terminal(schedule), "vanishing": _vanishing_steps(schedule)}
     found["spacing"] = [row for n in steps for row in sampler_steps(stated, schedule.T, n)]
     found["weightings"] = [monotony(name, schedule, predicts) for name in weightings]
     found["curves"] = _curves(schedule, weightings)
@@ -100,7 +100,7 @@ def examine(
     return found
 
 
-def table_errors(stated: Stated) -> list[dict[str, str]]:
+def _table_errors(stated: Stated) -> list[dict[str, str]]:
     """NaN, values that no schedule has, and tables that do not belong to each other."""
     found = []
     for name, table in stated.tables.items():
@@ -164,7 +164,7 @@ def _prior_at_zero(kept: float) -> float:
     return 0.5 * math.fsum(kept**k / k for k in range(2, 14))
 
 
-def vanishing_steps(schedule: Schedule) -> dict[str, int]:
+def _vanishing_steps(schedule: Schedule) -> dict[str, int]:
     """How many first steps have ᾱ = 1 in 16 bits."""
     kept = schedule.alpha_bar[1:]
     return {name: int((kept.to(dtype).double() == 1).sum()) for name, dtype in _HALF.items()}
@@ -286,7 +286,7 @@ def relative_weights(name: str, schedule: Schedule) -> Tensor:
         t = t[torch.isfinite(spacing(t, schedule))]
     bound = PUBLISHED["continuous_elbo"] if name in DRAWN else WEIGHTINGS["elbo"]
     factors = (
-        weight(each, t, schedule, parameterization="x0") for each in (weighting_named(name), bound)
+        weight(each, t, schedule, parameterization="x0") for each in (_weighting_named(name), bound)
     )
     return next(factors) / next(factors)
 

@@ -31,7 +31,7 @@ from ddpm_ref.schedule import (
     schedule_from_log_snr,
 )
 
-TABLES = {
+_TABLES = {
     "beta": "beta",
     "betas": "beta",
     "alpha_bar": "alpha_bar",
@@ -72,7 +72,7 @@ class Stated:
     said: tuple[str, ...] = field(default=())
 
 
-def scaled_linear_schedule(
+def _scaled_linear_schedule(
     T: int, beta_start: float = 0.00085, beta_end: float = 0.012
 ) -> Schedule:
     """√β_t from √beta_start to √beta_end, evenly: latent and Stable Diffusion (Rombach et al. 2022, their code)."""
@@ -81,7 +81,7 @@ def scaled_linear_schedule(
 
 NAMED: dict[str, Callable[[int], Schedule]] = {
     **SCHEDULES,
-    "scaled_linear": scaled_linear_schedule,
+    "scaled_linear": _scaled_linear_schedule,
 }
 """Names that `ddpm-bench schedule` takes: ours, and Stable Diffusion's."""
 
@@ -128,7 +128,7 @@ def from_entries(name: str, entries: Mapping[str, Any]) -> Stated:
     """A configuration or tables, as JSON holds them."""
     given = {
         meaning: _numbers(name, key, entries[key])
-        for key, meaning in TABLES.items()
+        for key, meaning in _TABLES.items()
         if isinstance(entries.get(key), list)
     }
     if given:
@@ -136,7 +136,7 @@ def from_entries(name: str, entries: Mapping[str, Any]) -> Stated:
     if "beta_schedule" not in entries and "_class_name" not in entries:
         raise UsageError(
             f"{name} is neither a diffusers configuration (_class_name, beta_schedule) nor does it hold a table; "
-            f"tables: {', '.join(TABLES)}"
+            f"tables: {', '.join(_TABLES)}"
         )
     return _from_configuration(name, entries)
 
@@ -151,7 +151,7 @@ def _numbers(name: str, key: str, values: list[Any]) -> Tensor:
         raise UsageError(f"{name}: {key} holds something that is not a number: {error}") from error
     if table.numel() == 0:
         raise UsageError(f"{name}: {key} is empty; give a number for each step")
-    meaning = TABLES[key]
+    meaning = _TABLES[key]
     clean = table[0].item() == _CLEAN[meaning]
     return table[1:] if clean and len(table) > 1 else table
 
@@ -214,10 +214,10 @@ def _from_tables(name: str, given: Mapping[str, Tensor], entries: Mapping[str, A
 def _schedule(given: Mapping[str, Tensor]) -> Schedule:
     if "beta" in given:
         return schedule_of(given["beta"])
-    return schedule_from_log_snr(log_snr_of(given))
+    return schedule_from_log_snr(_log_snr_of(given))
 
 
-def log_snr_of(given: Mapping[str, Tensor]) -> Tensor:
+def _log_snr_of(given: Mapping[str, Tensor]) -> Tensor:
     """λ `[T]` of the first table there is."""
     if "log_snr" in given:
         return given["log_snr"]
@@ -289,7 +289,7 @@ def _configured(kind: str, entries: Mapping[str, Any], T: int) -> Schedule:
     start, end = _number(entries, "beta_start", 1e-4), _number(entries, "beta_end", 0.02)
     named: dict[str, Callable[[], Schedule]] = {
         "linear": lambda: linear_schedule(T, start, end),
-        "scaled_linear": lambda: scaled_linear_schedule(T, start, end),
+        "scaled_linear": lambda: _scaled_linear_schedule(T, start, end),
         "squaredcos_cap_v2": lambda: cosine_schedule(T),
         "sigmoid": lambda: schedule_of(torch.sigmoid(_between(-6, 6, T)) * (end - start) + start),
     }

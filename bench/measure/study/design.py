@@ -44,7 +44,7 @@ WITHOUT_TIME = (Arm("eps", "simple", ARTICLE), Arm("eps", "simple", BLIND))
 """The two arms that do not know t."""
 WITH_V = (*FACTORIAL, Arm("v", "simple"), Arm("v", "simple_x0"))
 """The design with a third output."""
-NO_TIME_INPUT: Mapping[str, Entries] = {
+_NO_TIME_INPUT: Mapping[str, Entries] = {
     ARTICLE: {"network": ARTICLE, "network_options": {"hidden": 64}},
     BLIND: {"network_options": {"time_input": False}},
 }
@@ -90,7 +90,7 @@ class Design:
     """
 
     arms: tuple[Arm, ...] = (*FACTORIAL, *WITHOUT_TIME)
-    variants: Mapping[str, Entries] = field(default_factory=lambda: dict(NO_TIME_INPUT))
+    variants: Mapping[str, Entries] = field(default_factory=lambda: dict(_NO_TIME_INPUT))
     judge: Literal["images", "vectors"] = "images"
     seeds: tuple[int, ...] = (1, 2, 3)
     tuning_seed: int = 1001

@@ -4,7 +4,7 @@ from bench.measure.study.designs import STUDIES, Study
 from bench.record.claims import CLAIMS, Claim
 from bench.record.statistics import detectable
 
-SECONDS_OF_A_STEP = {"low-rank": 3.5e-3, "mlp": 6e-3, "unet": 2.2e-2}
+_SECONDS_OF_A_STEP = {"low-rank": 3.5e-3, "mlp": 6e-3, "unet": 2.2e-2}
 """About what an optimizer step of these studies takes on one core, for the estimate of the cost; evaluation included."""
 
 
@@ -22,7 +22,7 @@ def minutes(row: Study) -> float:
     design = row.design
     tuning = sum(len(design.rates_of(arm)) for arm in design.arms if len(design.rates_of(arm)) > 1)
     steps = len(design.arms) * len(design.seeds) * design.steps + tuning * design.tuning_steps
-    return steps * SECONDS_OF_A_STEP.get(design.network, 2.2e-2) / 60
+    return steps * _SECONDS_OF_A_STEP.get(design.network, 2.2e-2) / 60
 
 
 def _row(claim: Claim) -> str:

@@ -24,7 +24,7 @@ from bench.measure.study.worker import begin, failure, work
 from bench.terminal.progress import meter
 
 Result = dict[str, Any]
-Arriving = Generator[tuple[int, Result], None, None]
+_Arriving = Generator[tuple[int, Result], None, None]
 _ATTEMPTS = 3
 CLOCK = ("training_seconds", "worker")
 """Entries of a result that are not a function of its task."""
@@ -96,12 +96,12 @@ def _found(setting: Setting, tasks: Sequence[Task], store: Store | None) -> dict
     return {index: result for index, result in found.items() if result is not None}
 
 
-def _here(job: _Job, left: Sequence[int]) -> Arriving:
+def _here(job: _Job, left: Sequence[int]) -> _Arriving:
     for index in left:
         yield index, job.do(index)
 
 
-def _own_pool(job: _Job, left: Sequence[int], workers: int) -> Arriving:
+def _own_pool(job: _Job, left: Sequence[int], workers: int) -> _Arriving:
     """Over processes of our own; the pool is made again where one of them died."""
     waiting = list(left)
     for attempt in range(_ATTEMPTS):
@@ -120,7 +120,7 @@ def _own_pool(job: _Job, left: Sequence[int], workers: int) -> Arriving:
 
 def _submitted(
     job: _Job, left: Sequence[int], executor: Executor, *, ours: bool = False
-) -> Arriving:
+) -> _Arriving:
     futures = {job.submit(executor, index): index for index in left}
     try:
         for future in as_completed(futures):

@@ -36,7 +36,7 @@ def work(
         limit: seconds after which a task is stopped; None = never.
         salt: for the hash of this host's name.
     """
-    with one_thread():
+    with _one_thread():
         return [
             {**_guarded(setting, task, limit), "worker": identity(setting, salt)} for task in tasks
         ]
@@ -94,7 +94,7 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """One thread of torch inside, as many as before outside."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -14,7 +14,7 @@ _REPEATS = 9
 _LOOPS = 100_000
 _SIDE = 256
 _COPIED = 1 << 24
-DRIFT_LIMIT = 0.1
+_DRIFT_LIMIT = 0.1
 """A change of more than this share between before and after is pointed out."""
 
 
@@ -59,7 +59,7 @@ def drift(before: Calibration, after: Calibration) -> dict[str, float]:
 def drift_warning(changes: dict[str, float]) -> str:
     """One sentence on what drifted; "" where nothing did."""
     moved = [
-        f"{name} {change:+.0%}" for name, change in changes.items() if abs(change) > DRIFT_LIMIT
+        f"{name} {change:+.0%}" for name, change in changes.items() if abs(change) > _DRIFT_LIMIT
     ]
     return f"the machine's speed changed during the run: {', '.join(moved)}" if moved else ""
 

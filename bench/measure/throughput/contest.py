@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 KIND = "throughput-contest"
 SHAPES = ("256x3x64x64", "128x3x32x32")
 COPIES = ("copy", "clone")
-CANDIDATES = {"cpu": "native", "cuda": "cuda"}
+_CANDIDATES = {"cpu": "native", "cuda": "cuda"}
 TURN_SECONDS, PAUSE_SECONDS = 0.01, 0.02
-COMPILED = "torch compile all"
-_NOT_CONTESTED = {"cpu": ("eager definition", COMPILED), "cuda": ("eager definition",)}
+_COMPILED = "torch compile all"
+_NOT_CONTESTED = {"cpu": ("eager definition", _COMPILED), "cuda": ("eager definition",)}
 """Slower by an order of magnitude there: timed in the suite, left out where every round costs a turn of each."""
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -124,7 +124,7 @@ def contest(shape: str, *, threads: int, rounds: int, device: str, seed: int) ->
 
     torch.set_num_threads(threads)
     batch = problem(shape, device=device)
-    ours = CANDIDATES[device]
+    ours = _CANDIDATES[device]
     entrants, facts, missing = _entrants(batch)
     calls = entrants | _copies(batch.x0)
     timings = interleave(

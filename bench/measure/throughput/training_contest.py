@@ -26,7 +26,7 @@ from bench.terminal.progress import progress
 
 KIND = "training-contest"
 _MODULE = "bench.measure.throughput.training_contest"
-PARTS_ROUNDS = 60
+_PARTS_ROUNDS = 60
 TURN_SECONDS, PAUSE_SECONDS = 0.01, 0.05
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -155,7 +155,7 @@ def _parts(number: int) -> list[dict[str, Any]]:
 
     medians = {
         part: statistics.median(values)
-        for part, values in step_parts(CASES[number], time.perf_counter, PARTS_ROUNDS).items()
+        for part, values in step_parts(CASES[number], time.perf_counter, _PARTS_ROUNDS).items()
     }
     total = sum(medians.values())
     return [

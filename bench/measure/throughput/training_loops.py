@@ -40,7 +40,7 @@ _LOSS_TOLERANCE, _GRADIENT_TOLERANCE = 1e-5, 1e-4
 """Relative; float32 sums in another order, and peers' tables in float32."""
 
 Call = Callable[[], object]
-Gradients = list[Tensor]
+_Gradients = list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Loop:
     name: str
     origin: str
     build: Callable[[TrainingCase], tuple[Call, float]]
-    loss: Callable[[TrainingCase, Batch], tuple[float, Gradients]]
+    loss: Callable[[TrainingCase, Batch], tuple[float, _Gradients]]
     package: str = ""
 
     def unavailable(self) -> str | None:
@@ -161,7 +161,7 @@ def _given_batch(case: TrainingCase) -> Batch:
     return Batch(x0, t, q_sample(x0, t, schedule, eps), eps, t, t, None, schedule)
 
 
-def _gradients(network: nn.Module, loss: Tensor) -> tuple[float, Gradients]:
+def _gradients(network: nn.Module, loss: Tensor) -> tuple[float, _Gradients]:
     found = torch.autograd.grad(loss, list(network.parameters()))
     return loss.item(), list(found)
 
@@ -178,7 +178,7 @@ def _own(**choices: Any) -> Callable[[TrainingCase], tuple[Call, float]]:
     return build
 
 
-def _own_loss(case: TrainingCase, batch: Batch) -> tuple[float, Gradients]:
+def _own_loss(case: TrainingCase, batch: Batch) -> tuple[float, _Gradients]:
     network = case.network()
     losses, _ = example_losses(case.config(), batch.schedule)(network(batch.x_t, batch.t), batch)
     return _gradients(network, losses.mean())
@@ -245,7 +245,7 @@ def _hundred_pictures(case: TrainingCase, folder: Path) -> None:
         picture.save(folder / f"{number}.png")
 
 
-def _lucidrains_loss(case: TrainingCase, batch: Batch) -> tuple[float, Gradients]:
+def _lucidrains_loss(case: TrainingCase, batch: Batch) -> tuple[float, _Gradients]:
     network = case.network()
     diffusion = _gaussian_diffusion(case, network)
     return _gradients(network, diffusion.p_losses(batch.x0, batch.t - 1, noise=batch.eps))
@@ -294,7 +294,7 @@ def _diffusers(case: TrainingCase) -> tuple[Call, float]:
     return call, 0.0
 
 
-def _diffusers_loss(case: TrainingCase, batch: Batch) -> tuple[float, Gradients]:
+def _diffusers_loss(case: TrainingCase, batch: Batch) -> tuple[float, _Gradients]:
     network, scheduler = case.network(), _scheduler(case)
     noisy = scheduler.add_noise(batch.x0, batch.eps, batch.t - 1)
     return _gradients(network, functional.mse_loss(network(noisy, batch.t), batch.eps))

@@ -5,7 +5,7 @@ from typing import Any
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 FAILURES = ("adapter", "bug", "severe", "convention", "precision")
-SEVERITY = (*FAILURES, "pass", "not-offered")
+_SEVERITY = (*FAILURES, "pass", "not-offered")
 """Outcomes, the worst first."""
 
 Row = Mapping[str, Any]
@@ -24,7 +24,7 @@ def kind(row: Row) -> str:
 def worst(rows: Iterable[Row]) -> str:
     """The worst outcome of some rows, `not-offered` for none."""
     kinds = {kind(row) for row in rows}
-    return next((name for name in SEVERITY if name in kinds), "not-offered")
+    return next((name for name in _SEVERITY if name in kinds), "not-offered")
 
 
 def leading(rows: Sequence[Row]) -> Row:
@@ -44,7 +44,7 @@ def by_law(rows: Iterable[Row], implementation: str) -> dict[str, list[Row]]:
 def counts(grouped: Mapping[str, Sequence[Row]]) -> dict[str, int]:
     """How many laws ended in each way, by the worst over dtypes."""
     kinds = [worst(rows) for rows in grouped.values()]
-    return {name: kinds.count(name) for name in SEVERITY}
+    return {name: kinds.count(name) for name in _SEVERITY}
 
 
 def root(row: Row) -> str:

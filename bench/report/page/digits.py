@@ -13,7 +13,7 @@ import math
 
 from bench.record.statistics import Interval
 
-SIGNIFICANT = 3
+_SIGNIFICANT = 3
 """Digits of a number of which no uncertainty is known."""
 
 
@@ -22,11 +22,11 @@ def number(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}".replace("-", "−").replace("inf", "∞")
     if not 1e-4 <= abs(value) < 1e7:
-        return f"{value:.{SIGNIFICANT - 1}e}".replace("-", "−")
-    return at_place(value, min(0, _exponent(value) - SIGNIFICANT + 1))
+        return f"{value:.{_SIGNIFICANT - 1}e}".replace("-", "−")
+    return _at_place(value, min(0, _exponent(value) - _SIGNIFICANT + 1))
 
 
-def at_place(value: float, exponent: int) -> str:
+def _at_place(value: float, exponent: int) -> str:
     """`value` rounded to a multiple of 10^exponent: no decimals for 0 and above."""
     rounded = round(value, -exponent)
     return f"{rounded:,.{max(0, -exponent)}f}".replace("-", "−")
@@ -47,7 +47,7 @@ def interval(estimate: float, low: float | None, high: float | None) -> tuple[st
     # An interval far narrower than its estimate still shows the estimate in full: those digits were measured.
     if not -9 <= place <= 9:
         return number(estimate), f"{number(low)}, {number(high)}"
-    return at_place(estimate, place), f"{at_place(low, place)}, {at_place(high, place)}"
+    return _at_place(estimate, place), f"{_at_place(low, place)}, {_at_place(high, place)}"
 
 
 def with_interval(found: Interval | None, sign: str = "", alone: str = "one value") -> str:
@@ -61,6 +61,6 @@ def with_interval(found: Interval | None, sign: str = "", alone: str = "one valu
     return f"{sign}{estimate} [{ends}]" if ends else f"{sign}{estimate} ({alone})"
 
 
-def _exponent(value: float, significant: int = SIGNIFICANT) -> int:
+def _exponent(value: float, significant: int = _SIGNIFICANT) -> int:
     """The power of ten of the first digit after rounding to so many digits: 9.996 counts as 10."""
     return int(f"{abs(value):.{significant - 1}e}".partition("e")[2])

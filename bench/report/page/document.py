@@ -39,7 +39,7 @@ PARTS = (
 )
 """The modules of `bench.report` that turn records into a section, in the order of the page."""
 
-VERDICT_ORDER = (
+_VERDICT_ORDER = (
     *(
         "parts",
         "study",
@@ -360,8 +360,8 @@ def _reason(error: Exception) -> str:
 
 
 def _in_order(attempts: Sequence[_Attempt]) -> list[_Attempt]:
-    """By `VERDICT_ORDER`, parts that it does not name last."""
-    order = {name: index for index, name in enumerate(VERDICT_ORDER)}
+    """By `_VERDICT_ORDER`, parts that it does not name last."""
+    order = {name: index for index, name in enumerate(_VERDICT_ORDER)}
     return sorted(attempts, key=lambda attempt: order.get(attempt.part, len(order)))
 
 
@@ -381,7 +381,7 @@ def _front(attempts: Sequence[_Attempt], rows: Sequence[Mapping[str, Any]]) -> F
 
 
 def _verdict(attempts: Sequence[_Attempt]) -> tuple[Headline, ...]:
-    """What failed, because it puts the rest in doubt; then the headlines in `VERDICT_ORDER`."""
+    """What failed, because it puts the rest in doubt; then the headlines in `_VERDICT_ORDER`."""
     sections = [attempt.section for attempt in _in_order(attempts)]
     failures = [_failure(section) for section in sections if section.failed]
     headlines = [

@@ -22,7 +22,7 @@ from bench.report.page.blocks import (
 from bench.report.page.document import Report
 from bench.report.page.figures import unmarked
 
-SIGNS = {"good": "✓", "bad": "✗", "warn": "△"}
+_SIGNS = {"good": "✓", "bad": "✗", "warn": "△"}
 """What stands for a tone where there is no colour."""
 
 
@@ -84,7 +84,7 @@ def _block(block: Block) -> list[str]:
         case Paragraph(content):
             return [text(content)]
         case Note(content, tone):
-            sign = f"{SIGNS[tone]} " if tone in SIGNS else ""
+            sign = f"{_SIGNS[tone]} " if tone in _SIGNS else ""
             return [f"> {sign}{text(content)}"]
         case Code(content, language):
             fence = "`" * max(3, 1 + max(map(len, re.findall(r"`+", content)), default=0))
@@ -114,5 +114,5 @@ def _cell(cell: str | Cell) -> str:
         return text(cell)
     if cell.tone == "strong":
         return f"**{text(cell.text)}**"
-    sign = SIGNS.get(cell.tone)
+    sign = _SIGNS.get(cell.tone)
     return f"{sign} {text(cell.text)}" if sign else text(cell.text)

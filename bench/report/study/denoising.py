@@ -115,10 +115,10 @@ def samples_figure(results: Results) -> Figure | None:
     )
 
 
-Side = tuple[str, Picture]
+_Side = tuple[str, Picture]
 
 
-def _sheets(results: Results) -> Iterator[tuple[Side, Side | None]]:
+def _sheets(results: Results) -> Iterator[tuple[_Side, _Side | None]]:
     """Left and right picture of each row, with their titles."""
     known = results.get("pictures", {})
     if {"real", "control"} <= set(known):
@@ -130,7 +130,7 @@ def _sheets(results: Results) -> Iterator[tuple[Side, Side | None]]:
             yield (label(arm), run["grid"]), nearest
 
 
-def _show(axes: "Axes", side: Side | None) -> None:
+def _show(axes: "Axes", side: _Side | None) -> None:
     axes.set_axis_off()
     if side is not None:
         title, picture = side

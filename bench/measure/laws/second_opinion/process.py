@@ -41,7 +41,7 @@ def flat(nested: Any) -> list[Number]:
     return [value for part in nested for value in flat(part)]
 
 
-def at_element(witness: Witness) -> tuple[Step, Callable[[str], Number], Mapping[str, Any]]:
+def _at_element(witness: Witness) -> tuple[Step, Callable[[str], Number], Mapping[str, Any]]:
     """The step of the failing sample, its arguments by name at the failing element, and all arguments."""
     arguments, index = witness["arguments"], witness["index"]
     step = step_of(arguments["setting"], int(arguments["t"][index[0]]))
@@ -72,19 +72,19 @@ def divergence(mean1: Number, variance1: Number, mean2: Number, variance2: Numbe
 
 def q_sample(witness: Witness) -> Found:
     """x_t."""
-    step, at, _ = at_element(witness)
+    step, at, _ = _at_element(witness)
     return step.a * at("x0") + step.s * at("noise"), "√ᾱ x0 + √(1−ᾱ) ε, ᾱ = exp Σ ln(1−β)"
 
 
 def posterior_mean(witness: Witness) -> Found:
     """μ̃."""
-    step, at, _ = at_element(witness)
+    step, at, _ = _at_element(witness)
     return step.mean(at("x0"), at("x_t")), "precision-weighted mean of two Gaussians"
 
 
 def posterior_variance(witness: Witness) -> Found:
     """β̃."""
-    step, _, _ = at_element(witness)
+    step, _, _ = _at_element(witness)
     return (
         step.variance,
         "the inverse of the sum of two precisions; 0 at t = 1, where one is infinite",
@@ -93,20 +93,20 @@ def posterior_variance(witness: Witness) -> Found:
 
 def posterior_log_variance(witness: Witness) -> Found:
     """ln β̃."""
-    step, _, _ = at_element(witness)
+    step, _, _ = _at_element(witness)
     value = mp.log(step.variance) if step.variance > 0 else mp.ninf
     return value, "ln of the inverse of the sum of two precisions"
 
 
 def reverse_variance(witness: Witness) -> Found:
     """β_t or β̃_t."""
-    step, _, arguments = at_element(witness)
+    step, _, arguments = _at_element(witness)
     return step.reverse(arguments["variance"]), "1 − ᾱ_t/ᾱ_{t−1}, or the inverse sum of precisions"
 
 
 def learned_variance(witness: Witness) -> Found:
     """σ² (entry 0) or ln σ² (entry 1) of what a network says: a power of the one end times a power of the other."""
-    step, at, arguments = at_element(witness)
+    step, at, arguments = _at_element(witness)
     said = at("said")
     if arguments["meaning"] == "log":
         value, by = mp.exp(said), "the exponential of what the network says"
@@ -136,7 +136,7 @@ def table(witness: Witness) -> Found:
 
 def convert(witness: Witness) -> Found:
     """A prediction in another space."""
-    step, at, arguments = at_element(witness)
+    step, at, arguments = _at_element(witness)
     clean = step.clean(arguments["source"], at("prediction"), at("x_t"))
     return step.say(arguments["to"], clean, at("x_t")), "through x̂0 and ε̂"
 
@@ -148,14 +148,14 @@ def round_trip(witness: Witness) -> Found:
 
 def target(witness: Witness) -> Found:
     """What the network is trained to say."""
-    step, at, arguments = at_element(witness)
+    step, at, arguments = _at_element(witness)
     x_t = step.a * at("x0") + step.s * at("eps")
     return step.say(arguments["parameterization"], at("x0"), x_t), "from x0 and x_t"
 
 
 def sampler_step(witness: Witness) -> Found:
     """x_{t−1}."""
-    step, at, arguments = at_element(witness)
+    step, at, arguments = _at_element(witness)
     clean = step.clean(arguments["parameterization"], at("prediction"), at("x_t"))
     if step.first:
         return clean, "the last step is x̂0"
@@ -170,7 +170,7 @@ def sampler_step(witness: Witness) -> Found:
 
 def ancestral_step(witness: Witness) -> Found:
     """x_{t−1} with a choice of variance."""
-    step, at, arguments = at_element(witness)
+    step, at, arguments = _at_element(witness)
     clean = step.clean(arguments["parameterization"], at("prediction"), at("x_t"))
     if step.first:
         return clean, "the last step is x̂0"
