@@ -45,14 +45,14 @@ class InterfaceError(TypeError):
 
     def __init__(self, message: str, method: Callable[..., Any]) -> None:
         super().__init__(message)
-        self.place = place_of(method)
+        self.place = _place_of(method)
 
 
 class Misshapen(Exception):  # noqa: N818 - a finding, not an error
     """A result has another shape than the one that was asked for, where the laws combine it with something else."""
 
 
-def place_of(method: Callable[..., Any]) -> str:
+def _place_of(method: Callable[..., Any]) -> str:
     """File and first line of a function, as in a traceback."""
     code = getattr(inspect.unwrap(method), "__code__", None)
     return f"{code.co_filename.rsplit('/', 1)[-1]}:{code.co_firstlineno}" if code else "no source"

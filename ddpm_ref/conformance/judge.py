@@ -38,9 +38,9 @@ DTYPE_NAMES = {
     torch.bfloat16: "bfloat16",
     torch.float16: "float16",
 }
-ROUNDING_FACTOR = 16.0
+_ROUNDING_FACTOR = 16.0
 ADAPTER = "adapter"
-MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
+_MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
 """What only the adapter itself can be the reason of; a missing name or method where it is raised in the adapter's own file."""
 CLASSES = (ADAPTER, "bug", "severe", "precision")
 """Of failures that no convention explains, the worst first."""
@@ -269,7 +269,7 @@ def _limits(
     figure = law.tolerances[dtype]
     if asked != dtype and law.measures == "rounding":
         figure *= torch.finfo(asked).eps / torch.finfo(dtype).eps
-    table = ROUNDING_FACTOR * torch.finfo(implementation.table_dtype).eps
+    table = _ROUNDING_FACTOR * torch.finfo(implementation.table_dtype).eps
     return Limits(figure, table, law.measures)
 
 
@@ -332,7 +332,7 @@ def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
 def _mistaken(failure: BaseException, implementation: Implementation) -> bool:
     """It is the adapter that is wrong; a name that is missing in the code behind it is a defect of that code."""
     if not isinstance(failure, (NameError, NotImplementedError)):
-        return isinstance(failure, MISTAKES)
+        return isinstance(failure, _MISTAKES)
     place = traceback.extract_tb(failure.__traceback__)[-1].filename
     kinds = [kind for kind in type(implementation).__mro__ if kind is not object]
     files = [getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in kinds]

@@ -16,7 +16,7 @@ from typing import Any, Union
 import torch
 from torch import Tensor
 
-Operand = Union["Bounded", float, int]
+_Operand = Union["Bounded", float, int]
 
 
 class Bounded:
@@ -33,7 +33,7 @@ class Bounded:
         self.value = value
         self.bound = bound
 
-    def _like(self, other: Operand) -> "Bounded":
+    def _like(self, other: _Operand) -> "Bounded":
         """The other operand; a plain number is one that every code has exactly."""
         if isinstance(other, Bounded):
             return other
@@ -42,7 +42,7 @@ class Bounded:
     def _rounded(self, value: Tensor, passed: Tensor) -> "Bounded":
         return Bounded(value, passed + value.abs())
 
-    def __add__(self, other: Operand) -> "Bounded":
+    def __add__(self, other: _Operand) -> "Bounded":
         y = self._like(other)
         return self._rounded(self.value + y.value, self.bound + y.bound)
 
@@ -51,26 +51,26 @@ class Bounded:
     def __neg__(self) -> "Bounded":
         return Bounded(-self.value, self.bound)
 
-    def __sub__(self, other: Operand) -> "Bounded":
+    def __sub__(self, other: _Operand) -> "Bounded":
         return self + -self._like(other)
 
-    def __rsub__(self, other: Operand) -> "Bounded":
+    def __rsub__(self, other: _Operand) -> "Bounded":
         return self._like(other) + -self
 
-    def __mul__(self, other: Operand) -> "Bounded":
+    def __mul__(self, other: _Operand) -> "Bounded":
         y = self._like(other)
         passed = y.value.abs() * self.bound + self.value.abs() * y.bound
         return self._rounded(self.value * y.value, passed)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: Operand) -> "Bounded":
+    def __truediv__(self, other: _Operand) -> "Bounded":
         y = self._like(other)
         quotient = self.value / y.value
         passed = (self.bound + quotient.abs() * y.bound) / y.value.abs()
         return self._rounded(quotient, passed)
 
-    def __rtruediv__(self, other: Operand) -> "Bounded":
+    def __rtruediv__(self, other: _Operand) -> "Bounded":
         return self._like(other) / self
 
     def __pow__(self, exponent: float) -> "Bounded":

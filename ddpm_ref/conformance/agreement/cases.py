@@ -28,7 +28,7 @@ from ddpm_ref.conformance.lawbook.law import (
 from ddpm_ref.conformance.lawbook.truth import MP, Number, Truth
 from ddpm_ref.conformance.setting import Setting
 
-ROUNDINGS = 16.0
+_ROUNDINGS = 16.0
 """How many times the bound of eq. (1) is rounding: right code stays below a quarter of it."""
 
 _MANY = 64
@@ -42,7 +42,7 @@ _PARTS: dict[str, Callable[[Any], Tensor | None]] = {
     "1": lambda pair: pair[1],
 }
 
-Chosen = Callable[[Options], bool]
+_Chosen = Callable[[Options], bool]
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,16 @@ class Question:
     t: Tensor
 
 
-Answered = Callable[[Implementation, torch.dtype, Question], Iterator[Case]]
+_Answered = Callable[[Implementation, torch.dtype, Question], Iterator[Case]]
 
 
-def value(name: str, part: str = "", only: Chosen = lambda options: True) -> Sampled:
+def value(name: str, part: str = "", only: _Chosen = lambda options: True) -> Sampled:
     """A check that a method (one part of its result, some of its options) agrees with the exact answer."""
     return both(name, only, (part,))
 
 
 def both(
-    name: str, only: Chosen = lambda options: True, parts: tuple[str, ...] = ("0", "1")
+    name: str, only: _Chosen = lambda options: True, parts: tuple[str, ...] = ("0", "1")
 ) -> Sampled:
     """The same for both of a pair."""
     method = METHODS[name]
@@ -74,7 +74,7 @@ def both(
         implementation: Implementation, dtype: torch.dtype, asked: Question
     ) -> Iterator[Case]:
         for part in parts:
-            yield value_case(implementation, method, asked, dtype, part)
+            yield _value_case(implementation, method, asked, dtype, part)
 
     return _sampled(partial(_of_values, method, only), cases)
 
@@ -100,13 +100,13 @@ def _gradient(method: Method) -> Sampled:
         implementation: Implementation, dtype: torch.dtype, asked: Question
     ) -> Iterator[Case]:
         for operand in method.operands:
-            yield gradient_case(implementation, method, asked, dtype, operand)
+            yield _gradient_case(implementation, method, asked, dtype, operand)
 
     return _sampled(partial(_of_gradients, method), cases)
 
 
 def _sampled(
-    questions: Callable[[bool, Implementation, torch.dtype], Iterator[Question]], cases: Answered
+    questions: Callable[[bool, Implementation, torch.dtype], Iterator[Question]], cases: _Answered
 ) -> Sampled:
     def part(usual: bool) -> Check:
         def check(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]:
@@ -137,7 +137,7 @@ def _settings(
 
 
 def _of_values(
-    method: Method, only: Chosen, usual: bool, implementation: Implementation, dtype: torch.dtype
+    method: Method, only: _Chosen, usual: bool, implementation: Implementation, dtype: torch.dtype
 ) -> Iterator[Question]:
     """Each option at every step of each setting, own and other; in the widest dtype every shape with each option and with each own setting.
 
@@ -257,7 +257,7 @@ def arranged(
     return {argument: known[argument] for argument in arguments_of(name)}
 
 
-def value_case(
+def _value_case(
     implementation: Implementation, method: Method, asked: Question, dtype: torch.dtype, part: str
 ) -> Case:
     """One call and its answer."""
@@ -387,10 +387,10 @@ def allowed(
     compute, limits = _arithmetic(implementation, dtype), torch.finfo(dtype)
     unit, table = (torch.finfo(kind).eps / 2 for kind in (compute, implementation.table_dtype))
     arithmetic, tables = found.bound
-    rounding = ROUNDINGS * (unit * arithmetic + table * tables)
+    rounding = _ROUNDINGS * (unit * arithmetic + table * tables)
     # One rounding of the result, down to the smallest number that the dtype has.
     rounding = rounding + limits.eps * (found.value.abs() + limits.smallest_normal)
-    leeway = rounding + ROUNDINGS * 2 * T**0.5 * table * tables
+    leeway = rounding + _ROUNDINGS * 2 * T**0.5 * table * tables
     beyond = (found.value.abs() > limits.max / 4) | (arithmetic > limits.max) | arithmetic.isnan()
     return (
         torch.where(beyond, torch.inf, rounding),
@@ -404,7 +404,7 @@ def _arithmetic(implementation: Implementation, dtype: torch.dtype) -> torch.dty
     return dtype if least is None or torch.finfo(dtype).eps <= torch.finfo(least).eps else least
 
 
-def gradient_case(
+def _gradient_case(
     implementation: Implementation,
     method: Method,
     asked: Question,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 MOMENTS = ("mean", "variance", "third moment", "fourth moment")
-TAILS = (1.0, 2.0, 3.0, 4.0, 5.0)
+_TAILS = (1.0, 2.0, 3.0, 4.0, 5.0)
 _BINS = 64
 _ENOUGH, _PATIENCE = 10**7, 1.5
 _PAIRS = 48
@@ -46,13 +46,13 @@ def largest(scores: Tensor) -> float:
     return deviate(2 * scores.numel() * float(norm.sf(most)))
 
 
-def shape_scores(z: Tensor) -> Tensor:
+def _shape_scores(z: Tensor) -> Tensor:
     """Counts beyond 1 … 5 standard deviations on both sides and χ² over bins of equal probability, as deviates."""
     from scipy.stats import binom, chi2, norm
 
     n, flat = z.numel(), z.flatten()
-    tails, far = [], flat[flat.abs() > TAILS[0]]
-    for bound in TAILS:
+    tails, far = [], flat[flat.abs() > _TAILS[0]]
+    for bound in _TAILS:
         for side in (far > bound, far < -bound):
             count = int(side.count_nonzero())
             p = float(norm.sf(bound))
@@ -89,7 +89,7 @@ def normality(blocks: Sequence[Tensor]) -> Tensor:
         (one * other).double().mean() * math.sqrt(one.numel()) for one, other in pairwise(blocks)
     ]
     pairs = torch.tensor([largest(torch.stack(neighbours))]) if neighbours else torch.zeros(1)
-    return torch.cat([standard_scores(z, []), shape_scores(z), independence(blocks[0]), pairs])
+    return torch.cat([standard_scores(z, []), _shape_scores(z), independence(blocks[0]), pairs])
 
 
 def as_many_as_are_cheap(draw: Callable[[int], Tensor], enough: int = _ENOUGH) -> list[Tensor]:

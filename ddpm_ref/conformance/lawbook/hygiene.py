@@ -28,7 +28,7 @@ def tensors(result: Any) -> list[Tensor]:
     return found
 
 
-def per_sample(arguments: Mapping[str, Any]) -> list[str]:
+def _per_sample(arguments: Mapping[str, Any]) -> list[str]:
     """Arguments with a row for each sample; the parameters of a distribution have none."""
     shared = () if "log_scale" in arguments else SHARED
     return [n for n, v in arguments.items() if isinstance(v, Tensor) and n not in shared]
@@ -36,12 +36,12 @@ def per_sample(arguments: Mapping[str, Any]) -> list[str]:
 
 def batched(arguments: Mapping[str, Any]) -> int:
     """The number of samples of a call."""
-    return len(arguments[per_sample(arguments)[0]])
+    return len(arguments[_per_sample(arguments)[0]])
 
 
 def row(arguments: Mapping[str, Any], index: int) -> list[Any]:
     """The arguments of one sample alone."""
-    names = per_sample(arguments)
+    names = _per_sample(arguments)
     return [v[index : index + 1] if n in names else v for n, v in arguments.items()]
 
 
@@ -151,7 +151,7 @@ def _layout(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
                         candidate: Any, method: str = method, given: Any = given, how: str = how
                     ) -> Tensor:
                         own = {name: candidate.own(value) for name, value in given.items()}
-                        names = per_sample(own)
+                        names = _per_sample(own)
                         other = {n: strided(v, how) if n in names else v for n, v in own.items()}
                         plain = [
                             v.contiguous().clone() if isinstance(v, Tensor) else v

@@ -254,10 +254,10 @@ def settings_asked(
     found = list(settings_with_truth(implementation))
     yield from found
     if other:
-        yield from ((setting, truth(setting)) for setting in other_settings(implementation))
+        yield from ((setting, truth(setting)) for setting in _other_settings(implementation))
 
 
-def other_settings(implementation: Implementation) -> tuple[Setting, ...]:
+def _other_settings(implementation: Implementation) -> tuple[Setting, ...]:
     """Lengths from 1 to 4,000, zero terminal SNR and spacings of its own names; short schedules by their numbers."""
     listed = list(settings_of(implementation))
     found: list[Setting] = []

@@ -57,7 +57,7 @@ def _log_variance(found: Posterior) -> Tensor | None:
     return None if value is None else agreement.filled(value, found, "log_variance")
 
 
-LARGEST_LOG_VARIANCE = 30.0
+_LARGEST_LOG_VARIANCE = 30.0
 """|ln σ²| of the variances that schedules have: relative rounding of a logarithm is that much of its exponential."""
 
 
@@ -83,7 +83,7 @@ def _reverse_log_variance(implementation: Implementation, dtype: torch.dtype) ->
                 torch.ones(len(t), dtype=torch.float64),
                 run=ratio,
                 label="exp(log-variance)/variance",
-                table=1 + LARGEST_LOG_VARIANCE,
+                table=1 + _LARGEST_LOG_VARIANCE,
             )
 
 

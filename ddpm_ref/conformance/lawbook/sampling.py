@@ -93,8 +93,8 @@ class GaussianModel:
         """((1 − g a) m, g) by original step."""
         originals = torch.tensor([row.original for row in self.known.rows[1:]])
         tables = torch.zeros(2, int(originals[-1]) + 1, dtype=torch.float64)
-        tables[0, originals] = self.known.table(lambda r: (1 - denoising_gain(r) * r.a) * _MEAN)
-        tables[1, originals] = self.known.table(denoising_gain)
+        tables[0, originals] = self.known.table(lambda r: (1 - _denoising_gain(r) * r.a) * _MEAN)
+        tables[1, originals] = self.known.table(_denoising_gain)
         return tables[0], tables[1]
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class GaussianModel:
         return (constant + gain * x_t.double()).to(x_t.dtype)
 
 
-def denoising_gain(row: Row) -> Number:
+def _denoising_gain(row: Row) -> Number:
     """g = a c/(a² c + s²)."""
     return row.a * _VARIANCE / (row.alpha_bar * _VARIANCE + row.rest)
 
@@ -119,7 +119,7 @@ def chain_moments(known: Truth, sampler: str) -> tuple[float, float]:
     mean, variance = MP.zero, MP.one
     for row in reversed(known.rows[1:]):
         clean, noisy, deviation = _on_clean_and_noisy(row, sampler)
-        gain = denoising_gain(row)
+        gain = _denoising_gain(row)
         factor = clean * gain + noisy
         mean = factor * mean + clean * (1 - gain * row.a) * _MEAN
         variance = factor**2 * variance + deviation**2

@@ -49,7 +49,7 @@ MP.dps = 50
 
 PARAMETERIZATIONS = ("eps", "x0", "v", "score", "mean", "flow")
 VARIANCES = ("posterior", "beta")
-MIN_SNR_GAMMA = 5
+_MIN_SNR_GAMMA = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,20 +365,20 @@ def _elbo_weight(row: Row) -> Number:
     )
 
 
-WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
+_WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
     "simple": lambda row: row.snr,
     "simple_x0": lambda row: 1 + 0 * row.rest,
     "simple_v": lambda row: row.snr + 1,
     "elbo": _elbo_weight,
     "truncated_snr": lambda row: at_least(row.snr, 1),
-    "min_snr": lambda row: at_most(row.snr, MIN_SNR_GAMMA),
+    "min_snr": lambda row: at_most(row.snr, _MIN_SNR_GAMMA),
     "p2": lambda row: row.snr / (1 + row.snr),
     "edm": lambda row: row.snr + 4,
     "simple_flow": lambda row: (1 + sqrt(row.snr)) ** 2,
 }
 """The factor on ‖error of x_0‖² by weighting: the definitions."""
 
-WEIGHTINGS = tuple(WEIGHTS_IN_X0)
+WEIGHTINGS = tuple(_WEIGHTS_IN_X0)
 
 OTHER_WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
     "min_snr(gamma=1)": lambda row: at_most(row.snr, 1),
@@ -390,7 +390,7 @@ OTHER_WEIGHTS_IN_X0: dict[str, Callable[[Row], Number]] = {
 
 def weight_in_x0(weighting: str, row: Row) -> Number:
     """The factor on ‖error of x_0‖², by definition of the weighting."""
-    return {**WEIGHTS_IN_X0, **OTHER_WEIGHTS_IN_X0}[weighting](row)
+    return {**_WEIGHTS_IN_X0, **OTHER_WEIGHTS_IN_X0}[weighting](row)
 
 
 _ZERO_SNR_LIMIT_IN_EPS = {"simple": 1, "min_snr": 1, "p2": 1}
