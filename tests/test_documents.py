@@ -24,6 +24,13 @@ def test_every_marked_number_is_that_of_its_report(path: Path) -> None:
     assert rendered(page) == page, "run python -m docs.numbers"
 
 
+def test_every_committed_record_stays_below_the_size_that_is_promised() -> None:
+    """1.2 MB: a record of every library keeps what failed, and the rest in short."""
+    records = [path for path in REPORTS.rglob("*.json") if path.name != "report.json"]
+    assert len(records) > 20
+    assert {path.name: size for path in records if (size := path.stat().st_size) >= 1_200_000} == {}
+
+
 def test_the_gallery_is_that_of_the_committed_reports(tmp_path: Path) -> None:
     """As `ddpm-bench report --gallery reports` writes it."""
     for path in REPORTS.glob("*/report.*"):

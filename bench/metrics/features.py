@@ -44,6 +44,7 @@ from ddpm_ref.noise import NoiseStream
 LEAST_SHARE = 0.1
 """A primary feature map sees at least this share of the way from floor to noise between real images and the control."""
 _BATCH = 250
+_FEWEST_OF_A_LINE = 20
 _MOST_OF_KERNEL = 2000
 _INCEPTION_SHA256 = "6726825d"
 _MEAN, _STD = (
@@ -151,9 +152,14 @@ def kernel_distance(first: Tensor, second: Tensor) -> float:
     return float(kid.poly_mmd(first[:count], second[:count]))
 
 
-def extrapolated(first: Tensor, second: Tensor, parts: int = 5) -> float:
-    """FD∞ (Chong & Forsyth 2020): the distance at N samples is about FD∞ + b/N; the intercept of a line through N/parts … N."""
+def extrapolated(first: Tensor, second: Tensor, parts: int = 5) -> float | None:
+    """FD∞ (Chong & Forsyth 2020): the distance at N samples is about FD∞ + b/N; the intercept of a line through N/2 … N.
+
+    None below 20 samples, where a line through so few is noise.
+    """
     count = min(len(first), len(second))
+    if count < _FEWEST_OF_A_LINE:
+        return None
     sizes = [count * (k + parts) // (2 * parts) for k in range(parts + 1)]
     values = [distance(first[:size], second[:size]) for size in sizes]
     rows = torch.tensor([[1.0, 1 / size] for size in sizes], dtype=torch.float64)

@@ -97,7 +97,9 @@ def above_zero(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 < value < math.inf:
-        raise ArgumentTypeError(f"{text[:40]!r}: write a finite number above 0, such as 3600")
+        raise ArgumentTypeError(
+            f"{text[:40]!r}: write seconds, a finite number above 0 such as 3600"
+        )
     return value
 
 

@@ -168,7 +168,7 @@ class Judge:
         """Features of the first held-out images."""
         return extracted(self.features[name], self.data.heldout[:count])
 
-    def distances_of(self, images: Tensor) -> dict[str, dict[str, float]]:
+    def distances_of(self, images: Tensor) -> dict[str, dict[str, Any]]:
         """Feature map → Fréchet distance, its limit for many samples, and kernel distance between images and as many held-out ones."""
         found = {}
         for name, module in self.features.items():

@@ -73,6 +73,6 @@ def complete(one: Row, rows: Iterable[Row]) -> list[Row]:
         {"implementation": one["name"], "law": law, "dtype": "", "status": "not-offered"}
         | {"message": message}
         for message, laws in one.get("not_offered", {}).items()
-        for law in laws.split()
+        for law in (laws.split() if isinstance(laws, str) else laws)
     ]
     return [row for row in rows if row["implementation"] == one["name"]] + missing

@@ -6,7 +6,9 @@
 
 import importlib
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import ModuleType
@@ -273,11 +275,12 @@ class OneResultsFolder(FrechetEvaluation):
 
     def __init__(self) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory()
+        self._folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def frechet_distance(self, real: Tensor, generated: Tensor) -> float:
         """`fid_score` of an evaluation constructed anew."""
-        return _score(real, generated, self._folder.name)
+        return _score(real, generated, self._folder)
 
 
 class _Pooled(nn.Module):
