@@ -494,7 +494,8 @@ def test_single_records_see_a_half(fewer_resamples):
 def test_a_fifth_is_visible_in_a_steady_case_of_the_suite():
     (path,) = [p for p in RECORDS.glob("*-throughput-*.json") if "contest" not in p.name]
     record = load(path)
-    victim = "test_q_sample_given_noise[128x3x32x32-q_sample], threads 2"
+    apart = [c for c in compare(record, record).changes if "q_sample" in c.name and c.smallest]
+    victim = min(apart, key=lambda change: change.smallest).name
     one = record.samples[victim]
     slower = {**one, "values": [1.2 * value for value in one["values"]]}
     comparison = compare(record, replace(record, samples={**record.samples, victim: slower}))

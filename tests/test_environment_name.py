@@ -36,3 +36,14 @@ def test_the_oldest_of_the_table_is_the_oldest_that_is_promised() -> None:
     assert promised is not None
     assert oldest is not None
     assert promised[1] == oldest[1]
+
+
+def test_tox_knows_every_environment_of_its_matrix() -> None:
+    """tox refuses a name that no section and no env_list has, also where a label lists it."""
+    text = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    lines = (r"^ +matrix = (.+)$", r"^env_list = (.+)$", r"^\[testenv:torch\{(.+)\}\]$")
+    found = [re.findall(line, text, re.MULTILINE) for line in lines]
+    assert [len(one) for one in found] == [1, 1, 1]
+    label, listed, section = (one[0] for one in found)
+    known = {f"torch{release}" for release in section.split(",")}
+    assert set(label.split(", ")) == known | ({*listed.split(", ")} - {"lint"})

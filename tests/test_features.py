@@ -172,7 +172,7 @@ def test_inception_from_a_file_goes_through_the_whole_study(inception_file: Path
     (run,) = record.results["runs"]
     assert run["final"]["fd"] > 0
     assert run["final"]["fd_at_1"] > 0
-    assert set(run["final"]["distances"]["inception"]) == {"fd", "kid"}
+    assert set(run["final"]["distances"]["inception"]) == {"fd", "fd_infinity", "kid"}
     assert str(inception_file) not in json.dumps(record.results)
     assert record.protocol["features"] == ["inception:FILE"]
 

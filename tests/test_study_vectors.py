@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.data import load
 from bench.data.vectors import spiral_mixture
-from bench.measure.study.designs import _SPIRAL_VARIANCE, study
+from bench.measure.study.designs import _SPIRAL_VARIANCE, name_of, study
 from bench.measure.study.judge import judge_of
 from bench.measure.study.one_run import perform
 from bench.measure.study.predictions import predictions
@@ -120,3 +120,12 @@ def test_scaled_data_give_samples_on_the_scale_of_the_data() -> None:
     assert float(judge.data.train.var(0).sum()) == pytest.approx(512, rel=0.05)
     assert judge.truth is not None
     assert float(judge.truth.data.train.var(0).sum()) == pytest.approx(exact, rel=0.05)
+
+
+def test_feature_maps_that_judge_no_claim_leave_a_study_its_name() -> None:
+    maps = ("effnet-lite0.7", "pca64")
+    digits, objectives = (study(name) for name in ("digits", "objectives"))
+    other = replace(digits, design=replace(digits.design, features=maps))
+    assert name_of(other) == "digits"  # its claims are about likelihood, steps and gradients
+    other = replace(objectives, design=replace(objectives.design, features=maps[::-1]))
+    assert name_of(other) == ""  # its claims are about the distance

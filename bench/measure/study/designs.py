@@ -24,6 +24,7 @@ from bench.measure.study.design import (
     Design,
     Entries,
 )
+from bench.record.claims import CLAIMS
 from bench.terminal.usage import unknown
 
 _WIDE_RANGE = {"first": 9.0, "last": -9.0}
@@ -350,12 +351,18 @@ def lean(row: Study, *, arms: int, seeds: int) -> Study:
 
 
 def name_of(row: Study) -> str:
-    """The study's name, if it is that study but for arms and seeds that are missing; else ""."""
+    """The study's name, if it is that study but for arms and seeds that are missing, and for feature maps that judge none of its claims."""
     known = STUDIES.get(row.name)
     if known is None or row.data != known.data:
         return ""
-    whole = replace(row.design, arms=known.design.arms, seeds=known.design.seeds)
+    free = ("arms", "seeds") if _judged_by_distance(row.name) else ("arms", "seeds", "features")
+    whole = replace(row.design, **{name: getattr(known.design, name) for name in free})
     return row.name if whole == known.design else ""
+
+
+def _judged_by_distance(name: str) -> bool:
+    cells = [cell for row in CLAIMS.values() for cell in row.cells if cell.study == name]
+    return any(term.measure.startswith("fd") for cell in cells for term in cell.terms)
 
 
 def study(name: str) -> Study:
