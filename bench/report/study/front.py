@@ -143,13 +143,13 @@ def _words(results: Results, name: str) -> str:
 
 def _sure(record: Record) -> str:
     """What follows for the question, and on how much evidence it rests."""
-    from bench.report.study.verdict import answer
+    from bench.report.study.verdict import by_what
 
     count = len(record.protocol["seeds"])
     sure = f"brackets are 95 % intervals from {count} paired seed{'s' * (count != 1)}"
     if not has_factorial(record.results):
         return f"{sure[0].upper()}{sure[1:]}."
-    return f"**Noise or image?** {answer(record.results)} ({sure})."
+    return f"**Noise or image?** {by_what(record.results)} ({sure})."
 
 
 def _grid(results: Results) -> Table:
@@ -169,7 +169,7 @@ def _grid(results: Results) -> Table:
     return Table(
         ["predicts", "error weighted", *(label_of(results, entry) for entry in entries)],
         rows,
-        f"Less is better; **bold**: the best, and what is within noise of it. Weightings: {terms}. bits/dim: what it takes to "
+        f"Less is better; **bold**: the best, and what is within noise of it, seed by seed. Weightings: {terms}. bits/dim: what it takes to "
         f"code a held-out pixel, at most. {_about_distance(results)}",
     )
 
@@ -244,7 +244,8 @@ def forest_figure(results: Results) -> Figure:
     return Figure(
         "forest",
         draw,
-        f"Predicting ε instead of x₀ at equal weighting, by every yardstick: left of the line ε is better. Bars are 95 % intervals; "
+        f"Predicting ε instead of x₀ at equal weighting, by every yardstick: left of the line ε is better; blue: weighted "
+        f"`simple`, orange: `simple_x0`. Bars are 95 % intervals; "
         f"filled marks are the {count} of {len(known)} effects that survive Holm's adjustment for their number.",
         alt=f"Effect of predicting ε instead of x₀. {said}.",
         size=(7.0, 0.26 * len(known) + 1.5),

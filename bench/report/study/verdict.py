@@ -48,7 +48,7 @@ def shown(interval: Interval | None, entry: Measure) -> str:
 
 def sentences(results: Results) -> list[str]:
     """The verdict, most important first; each sentence stands alone."""
-    found = [f"**Noise or image?** {_by_what(results)}."] if has_factorial(results) else []
+    found = [f"**Noise or image?** {by_what(results)}."] if has_factorial(results) else []
     found.append(_best(results))
     if has_factorial(results):
         found += _claims(results)
@@ -147,13 +147,13 @@ _ANSWERS = {
 }
 
 
-def _by_what(results: Results) -> str:
+def by_what(results: Results) -> str:
     """The answer, and the yardsticks that it rests on."""
     names = " and by ".join(label_of(results, entry) for entry in primary_measures(results))
-    return f"{answer(results)}, by {names}"
+    return f"{_answer(results)}, by {names}"
 
 
-def answer(results: Results) -> str:
+def _answer(results: Results) -> str:
     """The title's question in a few plain words, from likelihood and distance at equal weighting."""
     entries = primary_measures(results)
     found = {
