@@ -1,6 +1,7 @@
 """README, findings and the gallery say what the committed reports say, and nothing typed by hand."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,10 @@ def test_stale_numbers_are_found_by_the_command() -> None:
     command = [sys.executable, "-m", "docs.numbers", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("page", numbers.pages(), ids=lambda page: page.name)
+def test_marked_text_is_read_as_markdown(page: Path) -> None:
+    """A line (or list item) that begins with a comment is HTML to its end: its `code` and **stress** would be shown as typed."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if re.match(r"\s*([*-] |\d+\. )?<!--[^>]*-->\s*\S", line)]
