@@ -53,11 +53,6 @@ class Pictures:
     done: str
 
 
-def read_folder(root: Path, *, fewest: int = _FEWEST) -> Tensor:
-    """The images of `read_pictures` alone, uint8 `[N, C, H, W]`."""
-    return read_pictures(root, fewest=fewest).images
-
-
 def read_pictures(root: Path, *, fewest: int = _FEWEST) -> Pictures:
     """All images below a directory, linked folders included, hidden files not.
 

@@ -311,11 +311,6 @@ def batches(T: int) -> Iterator[tuple[tuple[int, ...], Tensor]]:
         )
 
 
-def at_every_step(question: Callable[[tuple[int, ...], Tensor], Case], t: Tensor) -> Case:
-    """The question about a shape and its steps, asked of all of t at once: a table is wrong where one entry of it is."""
-    return replace(question((len(t), 1), t), separable=True)
-
-
 def draw(shape: tuple[int, ...], salt: int) -> Tensor:
     """Normal numbers in float64, the same at each call; `salt` separates the operands."""
     generator = torch.Generator().manual_seed(7919 * salt + sum(shape) + 31 * len(shape))

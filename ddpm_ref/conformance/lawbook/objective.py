@@ -24,7 +24,6 @@ from ddpm_ref.conformance.lawbook.truth import (
 )
 from ddpm_ref.conformance.setting import Setting
 
-_LOSS_TOLERANCES = {torch.float64: 1e-11, torch.float32: 2e-5}
 _LOSS_REASON = (
     "A squared difference whose target carries the rounding of its coefficients (1e-12, or 4 ulp in float32): relative to "
     "the weighted mean of (|prediction| + |target|)², times two for the square, and the sum over dims."
@@ -173,9 +172,6 @@ def _mean_over_dims(implementation: Implementation, dtype: torch.dtype) -> Itera
             label="loss of doubled dims over loss",
         )
 
-
-_RATIO = "Relative: a quotient of table entries, each good to 1e-12."
-_WEIGHT_TOLERANCE = {torch.float64: 4e-12}
 
 LAWS = (
     Law(
