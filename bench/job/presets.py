@@ -3,7 +3,7 @@
 | preset | data | for | takes |
 |---|---|---|---|
 | `tiny` | digits, 8×8 | is everything installed? the figures mean nothing | half a minute |
-| `quick` | digits, 8×8; vectors | two CPU cores, a first look | within 10 minutes |
+| `quick` | digits, 8×8; vectors | two CPU cores, a first look | about 12 minutes |
 | `toy` | vectors whose truth is exact | what a network's width costs each output | under an hour |
 | `standard` | Fashion-MNIST, 16×16 | a patient CPU: five seeds, `--shard 1/5` … `5/5` | hours on a CPU |
 | `full` | CIFAR-10, 32×32 | a GPU | hours |
@@ -71,7 +71,7 @@ PRESETS = {
         throughput=ThroughputPlan(seconds=0.02, select="128x3x32x32 and native and not short"),
     ),
     "quick": Preset(
-        purpose="digits, the linear bottleneck and a toy in 2 and 512 dimensions; 10 minutes on two cores",
+        purpose="digits, the linear bottleneck and a toy in 2 and 512 dimensions; about 12 minutes on two cores",
         studies=("digits",),
         toys=("linear", "jit-2", "jit-512"),
         throughput=ThroughputPlan(
