@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(__file__).resolve().parent.parent
 SUITE = Path("bench/measure/throughput")
 PROJECT = """

@@ -22,6 +22,8 @@ from bench.terminal.usage import (
     writable_file,
 )
 
+pytestmark = pytest.mark.any_torch
+
 ROOT = Path(shell.__file__).parent.parent
 
 

@@ -14,6 +14,8 @@ from bench.terminal.usage import UsageError
 from ddpm_ref.elbo import elbo
 from ddpm_ref.schedule import linear_schedule
 
+pytestmark = pytest.mark.any_torch
+
 
 def bytes_of(n: int = 5, height: int = 4, width: int = 6, channels: int = 3) -> np.ndarray:
     rng = np.random.default_rng(0)

@@ -15,6 +15,8 @@ from bench.measure.schedule.source import NAMED, from_entries, read
 from bench.report.schedule.text import as_text
 from ddpm_ref.schedule import cosine_schedule, linear_schedule
 
+pytestmark = pytest.mark.any_torch
+
 
 def examined(capsys, *words: str, status: int = 0) -> dict:
     assert main(["schedule", *words, "--json", "-"]) == status

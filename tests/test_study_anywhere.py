@@ -26,6 +26,8 @@ from bench.record import Record
 from bench.record.study import merged
 from bench.terminal.usage import UsageError
 
+pytestmark = pytest.mark.any_torch
+
 TINY = Design(
     arms=FACTORIAL[:2],
     seeds=(1, 2, 3),

@@ -13,6 +13,8 @@ from bench.record import load
 from bench.report.laws.screen import Screen, causes_of, fitted, screen
 from ddpm_ref.conformance import Implementation, Reference, Setting
 
+pytestmark = pytest.mark.any_torch
+
 REPORTS = Path(__file__).parents[1] / "reports"
 RECORDS = sorted(REPORTS.glob("rec*/*-verify-*.json")) + sorted(REPORTS.glob("repos*/*.json"))
 

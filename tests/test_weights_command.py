@@ -10,6 +10,8 @@ from bench.measure.laws.weight_table import FIRST_STEP, FORMULAS, SPACES, formul
 from ddpm_ref.objective import WEIGHTINGS
 from ddpm_ref.schedule import linear_schedule, rescale_to_zero_terminal_snr
 
+pytestmark = pytest.mark.any_torch
+
 STEPS = (1, 2, 10, 499, 997, 1000)
 PARAMETERS = {"min_snr": {"gamma": 5}, "p2": {"k": 1, "gamma": 1}}
 

@@ -19,6 +19,8 @@ from bench.terminal.usage import UsageError
 from ddpm_ref.config import TrainConfig
 from ddpm_ref.trainer import train
 
+pytestmark = pytest.mark.any_torch
+
 
 def pixels(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

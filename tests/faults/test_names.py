@@ -16,6 +16,8 @@ from bench.terminal.streams import forgiving
 from bench.terminal.usage import UsageError, at_home, writable_file
 from ddpm_ref.config import TrainConfig, parse_toml
 
+pytestmark = pytest.mark.any_torch
+
 LONG = "a" * 300
 
 
