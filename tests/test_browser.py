@@ -17,7 +17,10 @@ from tests.browser import Browser
 RECORDS = Path(__file__).parents[1] / "reports" / "records"
 
 pytestmark = [
-    pytest.mark.skipif(chromium() is None, reason="no Chromium on the PATH"),
+    pytest.mark.skipif(
+        chromium() is None,
+        reason="what a page looks like is asked of Chromium, and there is none on the PATH",
+    ),
     pytest.mark.any_torch,
 ]
 

@@ -13,7 +13,8 @@ from scipy import stats
 
 from bench.__main__ import main
 from bench.measure.study.designs import STUDIES
-from bench.record.claims import CLAIMS, Cell, Claim, Term, claim, less
+from bench.record.claim import Cell, Claim, Term, less
+from bench.record.claims import CLAIMS, claim
 from bench.record.record import new_record
 from bench.record.settling import Found, claims_of, equality, p_value, settle
 from bench.record.statistics import detectable, holm, mean_test, power, proportion_interval

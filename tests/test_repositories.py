@@ -165,6 +165,7 @@ def test_findings_on_a_checkout(name) -> None:
     }
     for adapter in implementations(name, checkout(name)):
         if adapter.version != known[adapter.name]:
+            # The record is of one commit: other code may have other bugs, and none of these.
             pytest.skip(f"recorded of {known[adapter.name]}, the checkout is {adapter.version}")
         bugs = {o.law for o in verify(adapter) if o.failed and o.classification == "bug"}
         expected = {law for who, law in recorded_bugs() if who == adapter.name}

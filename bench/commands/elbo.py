@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from bench.commands.output import check_picture, write_json
-from bench.commands.subject import add_subject, checkpoint_file, question_from
+from bench.commands.subject import add_checkpoint, add_subject, question_from
 from bench.terminal.usage import (
     UsageError,
     at_home,
@@ -40,13 +40,7 @@ the factory returns a model, (model, Schedule), (model, diffusers scheduler) or 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=checkpoint_file,
-        metavar="CHECKPOINT",
-        help="of `ddpm-bench train`, or the folder of its run",
-    )
+    add_checkpoint(parser)
     add_subject(parser)
     spent = parser.add_mutually_exclusive_group()
     spent.add_argument(

@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from typing import TYPE_CHECKING
 
-from bench.commands.subject import add_subject, checkpoint_file, question_from, subject_of
+from bench.commands.subject import add_checkpoint, add_subject, question_from, subject_of
 from bench.terminal.usage import at_least, writable_directory
 
 if TYPE_CHECKING:
@@ -25,13 +25,7 @@ _MATTERS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the subcommand."""
-    parser.add_argument(
-        "checkpoint",
-        nargs="?",
-        type=checkpoint_file,
-        metavar="CHECKPOINT",
-        help="of `ddpm-bench train`, or the folder of its run",
-    )
+    add_checkpoint(parser)
     add_subject(parser)
     parser.add_argument(
         "--evaluations",

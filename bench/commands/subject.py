@@ -23,6 +23,17 @@ def checkpoint_file(text: str) -> str:
     return str(path / "checkpoint.pt") if os.path.isdir(path) else text
 
 
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    """The trained model as the first argument, of the commands that ask about one."""
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        type=checkpoint_file,
+        metavar="CHECKPOINT",
+        help="of `ddpm-bench train`, or the folder of its run",
+    )
+
+
 def add_subject(parser: argparse.ArgumentParser) -> None:
     """The options that say which model on which data, shared with `estimator` and `bound`."""
     parser.add_argument(

@@ -1,6 +1,6 @@
 r"""How a claim is settled, from the studies' records and nothing else.
 
-**Cells.** y of every seed (`bench.record.claims`, eq. 1) gives an interval and a two-sided p-value by Student's t over seeds.
+**Cells.** y of every seed (`bench.record.claim`, eq. 1) gives an interval and a two-sided p-value by Student's t over seeds.
 
 **A difference** with cells j = 1 … m is one statement with one p-value,
 
@@ -16,7 +16,7 @@ most α/2 likely to be at most α, so together α.
 **Power.** With n seeds and a paired standard deviation s, a test at level α finds a true mean μ with the probability that a noncentral t with
 n − 1 degrees of freedom and noncentrality √n μ/s leaves ±t_{1−α/2} (`power`). It is stated before anything is run, at Holm's first step α = 0.05/m.
 
-**An exact claim** compares two numbers of a closed form, at the largest T of the newest `bound` record: there is no seed and no p-value.
+**An exact claim** compares two values of a closed form, taken at the largest T of the newest `bound` record, so it needs neither seeds nor a p-value.
 
 A run that diverged has no value: its seed is left out, and the reason names the arm, the seed and the step. Fewer than three seeds settle nothing.
 """
@@ -26,7 +26,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.record.claims import CLAIMS, Cell, Claim, Term, bound_of
+from bench.record.claim import Cell, Claim, Term, bound_of
+from bench.record.claims import CLAIMS
 from bench.record.record import Record
 from bench.record.statistics import Interval, holm, mean_interval, mean_test
 from bench.record.study import Measure, Results, completed, measure, merged, value_of
@@ -343,7 +344,7 @@ def _departure(results: Results, run: Mapping[str, Any], level: int | None) -> f
 
 
 def _by_closed_form(results: Results, cell: Cell, ratio: bool) -> float | None:
-    """Eq. (1) of `bench.record.claims` with predicted values; None where the closed form has no price, or none for this measure."""
+    """Eq. (1) of `bench.record.claim` with predicted values; None where the closed form has no price, or none for this measure."""
     laws = results.get("predictions", {})
     values = [laws.get(term.arm, {}).get(term.measure) for term in cell.terms]
     if not ratio or any(value is None or value <= 1e-9 for value in values):

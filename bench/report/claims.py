@@ -68,7 +68,7 @@ def _count(seeds: Any) -> int:
 
 
 def decisive(claims: Sequence[Claim]) -> list[Block]:
-    """The first `_DECISIVE` claims as a table; nothing where there are none."""
+    """A table of the claims that lead the ranking, or nothing if there are no claims."""
     if not claims:
         return []
     more = len(claims) - _DECISIVE

@@ -5,8 +5,8 @@ counts for each device and thread count; older ones are for `compare`, and the r
 marked, because a speed-up over one's own slower way is not a speed-up.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from bench.record import Record
 from bench.record.environment import machine_label, torch_label
@@ -23,6 +23,7 @@ from bench.report.page.blocks import (
 )
 from bench.report.page.digits import interval, number
 from bench.report.page.figures import PALETTE
+from bench.report.suite import Row, shape_of, suite_blocks, threads_in_words
 from bench.report.timings import rounds_figure, spread_figure
 
 if TYPE_CHECKING:
@@ -31,23 +32,16 @@ if TYPE_CHECKING:
 SUITE, CONTEST, GPU = "throughput", "throughput-contest", "gpu-visit"
 _TRAINING = "training-contest"
 
-Row = Mapping[str, Any]
 KINDS = (SUITE, CONTEST, _TRAINING, GPU)
 COPIES = ("copy", "clone")
 """Rows of a contest that noise nothing: what the memory alone allows."""
 
-_STYLES = ("-", ":", "--", "-.")
 
 _METHOD = (
     "Drawing the noise and forming x_t is overhead in every training step. Each way was checked right before it was "
     "timed, at the shape and in the dtype that were timed: ours against the definition bit for bit, the others "
     "against √ᾱ x₀ + √(1−ᾱ) ε in float64. In the contest all take turns in one process, in random order, "
     "and the ratio of medians has a paired bootstrap interval over rounds."
-)
-_FRACTION = (
-    "**copy fraction**: the bytes that no way can avoid (x₀ read, x_t and ε written) per second, as a share of the bytes "
-    "per second of a copy of the same size in the same run; **bytes/element**: what this way moves, intermediate "
-    "results included; **compile**: the first call's extra time, with a cold cache, after the compiler itself was loaded."
 )
 _NO_GPU = "GPU: not measured here. `ddpm-bench gpu-visit` on a machine with a GPU makes the record."
 
@@ -75,7 +69,7 @@ def section(records: Sequence[Record]) -> Section | None:
         *_contest_blocks(cases),
         *filter(None, [rounds_figure(contests)]),
         *_training_blocks(loops),
-        *_suite_blocks(rows),
+        *suite_blocks(rows),
         *(
             Fold("How each timing scatters", [figure])
             for figure in [spread_figure(suites)]
@@ -141,7 +135,7 @@ def _widest(cases: Sequence[Row]) -> list[Row]:
 
 def _headline(case: Row) -> str:
     ratio = case["speed_up"]
-    where = _threads(case["threads"]) if case["device"] == "cpu" else "the GPU"
+    where = threads_in_words(case["threads"]) if case["device"] == "cpu" else "the GPU"
     ends = f"95 % interval {ratio['low']:.1f} to {ratio['high']:.1f}"
     if ratio["low"] > 1:
         says = f"{ratio['estimate']:.1f} × as fast as the fastest way of other people"
@@ -150,7 +144,7 @@ def _headline(case: Row) -> str:
     else:
         says = "within noise of the fastest way of other people"
     return (
-        f"Noising a batch of {_shape(case)} on {where}, our `{case['candidate']}` is {says}, "
+        f"Noising a batch of {shape_of(case)} on {where}, our `{case['candidate']}` is {says}, "
         f"{case['fastest_opponent']} ({ends}){_own_ways(case)}."
     )
 
@@ -217,7 +211,7 @@ def _training_blocks(cases: Sequence[Row]) -> list[Block]:
 
 
 def _loop_place(case: Row) -> str:
-    return f"{case['case']}, batch {case['batch']}, {_threads(case['threads'])}"
+    return f"{case['case']}, batch {case['batch']}, {threads_in_words(case['threads'])}"
 
 
 def _part(case: Row, part: str) -> str:
@@ -253,7 +247,10 @@ def _contest_table(cases: Sequence[Row], caption: str) -> Table:
         f"{case['copy_fraction']:.0%}" if "copy_fraction" in case else "–" for case in cases
     ]
     body.append(["copy fraction", *fractions])
-    header = ["ns per element", *(f"{_shape(case)}, {_threads(case['threads'])}" for case in cases)]
+    header = [
+        "ns per element",
+        *(f"{shape_of(case)}, {threads_in_words(case['threads'])}" for case in cases),
+    ]
     return Table(
         header, body, f"{caption}, {cases[0]['dtype']}. Medians over rounds; 95 % intervals."
     )
@@ -271,7 +268,7 @@ def _ns(case: Row, name: str) -> str | Cell:
 def _contest_figure(cases: Sequence[Row]) -> Figure:
     largest = max(cases, key=lambda case: (case["elements"], case["threads"]))
     rows = sorted(largest["rows"], key=lambda row: float(row["ns_per_element"]))
-    title = f"{_shape(largest)} {largest['dtype']}, {_threads(largest['threads'])}"
+    title = f"{shape_of(largest)} {largest['dtype']}, {threads_in_words(largest['threads'])}"
 
     def draw(canvas: "Canvas") -> None:
         axes = canvas.add_subplot()
@@ -301,120 +298,6 @@ def _contest_figure(cases: Sequence[Row]) -> Figure:
     )
 
 
-def _suite_blocks(rows: Sequence[Row]) -> list[Block]:
-    elements = [row for row in rows if row["item"] == "element" and not _scales(row)]
-    blocks: list[Block] = [
-        _element_table(what, [row for row in elements if _what(row) == what])
-        for what in dict.fromkeys(_what(row) for row in elements)
-    ]
-    if elements:
-        blocks.append(Paragraph(_FRACTION))
-    if curve := [row for row in rows if _scales(row)]:
-        blocks.append(_scaling_figure(curve))
-    if others := [row for row in rows if row["item"] != "element"]:
-        blocks.append(_item_table(others))
-    return blocks
-
-
-def _scales(row: Row) -> bool:
-    return str(row["name"]).startswith("test_scaling")
-
-
-def _what(row: Row) -> str:
-    """The group without the batch: `noise + q_sample`."""
-    return str(row["group"]).partition(f" {row['shape']}")[0]
-
-
-def _element_table(what: str, rows: Sequence[Row]) -> Table:
-    header = [
-        "way", "batch", "threads", "ns/element", "copy fraction", "bytes/element", "compile, s",
-        "peak, MiB",
-    ]  # fmt: skip
-    body: list[list[str | Cell]] = [
-        [
-            f"{row['contender']}{' (ours)' * (row.get('origin') == 'own')}",
-            _batch(row),
-            str(row["threads"]),
-            Cell(number(row["ns_per_item"]), "strong", f"quartiles {_quartiles(row)}"),
-            f"{row['copy_fraction']:.0%}" if row["copy_fraction"] is not None else "–",
-            _number(row["bytes_per_element"]),
-            _number(row["compile_seconds"]),
-            _mebibytes(row["peak_memory_bytes"]),
-        ]
-        for row in rows
-    ]
-    return Table(header, body, f"{what}, each way for itself; medians over rounds.")
-
-
-def _batch(row: Row) -> str:
-    return _shape(row) if row["dtype"] == "float32" else f"{_shape(row)} {row['dtype']}"
-
-
-def _item_table(rows: Sequence[Row]) -> Table:
-    header = ["what", "case", "batch", "threads", "time per item", "items/s", "peak, MiB"]
-    body: list[list[str | Cell]] = [
-        [
-            str(row["group"]),
-            str(row["contender"]),
-            _batch(row),
-            str(row["threads"]),
-            Cell(f"{number(row['ns_per_item'] / 1e3)} µs/{row['item']}", "plain", row["verified"]),
-            number(row["items_per_second"]),
-            _mebibytes(row["peak_memory_bytes"]),
-        ]
-        for row in rows
-    ]
-    return Table(header, body, "Losses, training, sampling, bound and Fréchet distance.")
-
-
-def _scaling_figure(rows: Sequence[Row]) -> Figure:
-    """One colour a way, one line style a thread count."""
-    ways = list(dict.fromkeys(str(row["contender"]) for row in rows))
-    counts = sorted({int(row["threads"]) for row in rows}, reverse=True)
-    curves = {
-        (way, count): sorted(
-            (row["items"], row["ns_per_item"])
-            for row in rows
-            if (row["contender"], row["threads"]) == (way, count)
-        )
-        for way in ways
-        for count in counts
-    }
-
-    def draw(canvas: "Canvas") -> None:
-        axes = canvas.add_subplot()
-        for (way, count), points in curves.items():
-            axes.plot(
-                [size for size, _ in points],
-                [time for _, time in points],
-                color=PALETTE[ways.index(way) % len(PALETTE)],
-                linestyle=_STYLES[counts.index(count) % len(_STYLES)],
-                marker="o",
-                markersize=3,
-                label=f"{way}, {_threads(count)}",
-            )
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("elements of x₀")
-        axes.set_ylabel("ns per element")
-        canvas.legend(loc="outside lower center", ncols=2, fontsize=8)
-
-    ends = "; ".join(
-        f"{way}, {_threads(count)}: {number(points[0][1])} at {points[0][0]:.0e}, "
-        f"{number(points[-1][1])} at {points[-1][0]:.0e}"
-        for (way, count), points in curves.items()
-        if points
-    )
-    return Figure(
-        "throughput-scaling",
-        draw,
-        "Noise + q_sample from batches that fit into caches to batches that do not: small ones pay for the call, "
-        "large ones for memory.",
-        alt=f"Nanoseconds per element against elements. {ends}.",
-        size=(7.0, 4.6),
-    )
-
-
 def _gpu_blocks(visits: Sequence[Record]) -> list[Block]:
     if not visits:
         return [Note(_NO_GPU, "muted")]
@@ -435,7 +318,10 @@ def _gpu_blocks(visits: Sequence[Record]) -> list[Block]:
 
 def _drift_notes(suites: Sequence[Record]) -> list[Block]:
     return [
-        Note(f"{_threads(r.protocol['threads'])}: {r.results['calibration']['warning']}.", "warn")
+        Note(
+            f"{threads_in_words(r.protocol['threads'])}: {r.results['calibration']['warning']}.",
+            "warn",
+        )
         for r in suites
         if r.results["calibration"]["warning"]
     ]
@@ -457,30 +343,8 @@ def _missing_blocks(missing: Sequence[Row], cases: Sequence[Row]) -> list[Block]
     return [Fold("What was not measured, and why", [Table(["case", "outcome", "reason"], body)])]
 
 
-def _shape(case: Row) -> str:
-    sizes: str = case["shape"].replace("x", ", ")
-    return f"[{sizes}]"
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
 def _interval(ratio: Row | None) -> str | Cell:
     if ratio is None:
         return Cell("–", "muted")
     estimate, ends = interval(ratio["estimate"], ratio["low"], ratio["high"])
     return Cell(f"{estimate} × [{ends}]", "strong")
-
-
-def _quartiles(row: Row) -> str:
-    scale = 1e9 / row["items"]
-    return f"{number(row['low_quartile'] * scale)} … {number(row['high_quartile'] * scale)}"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def _mebibytes(value: int | None) -> str:
-    return "–" if value is None else f"{value / 2**20:.1f}"

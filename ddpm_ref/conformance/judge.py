@@ -40,8 +40,10 @@ DTYPE_NAMES = {
 }
 _ROUNDING_FACTOR = 16.0
 ADAPTER = "adapter"
-_MISTAKES = (InterfaceError, NotImplementedError, NameError, ImportError)
-"""What only the adapter itself can be the reason of; a missing name or method where it is raised in the adapter's own file."""
+_MISTAKES = (InterfaceError, ImportError)
+"""The adapter's own wherever they are raised: it breaks the interface, or names a library that is not there."""
+_MISSING = (NameError, NotImplementedError)
+"""A name or a method that is missing: the adapter's own where its file raises it, a defect of the code behind it elsewhere."""
 CLASSES = (ADAPTER, "bug", "severe", "precision")
 """Of failures that no convention explains, the worst first."""
 
@@ -330,8 +332,8 @@ def _ask(case: Case, candidate: Guarded, limits: Limits) -> Answer:
 
 
 def _mistaken(failure: BaseException, implementation: Implementation) -> bool:
-    """It is the adapter that is wrong; a name that is missing in the code behind it is a defect of that code."""
-    if not isinstance(failure, (NameError, NotImplementedError)):
+    """Whether it is the adapter that is wrong, and not the code behind it."""
+    if not isinstance(failure, _MISSING):
         return isinstance(failure, _MISTAKES)
     place = traceback.extract_tb(failure.__traceback__)[-1].filename
     kinds = [kind for kind in type(implementation).__mro__ if kind is not object]

@@ -1,7 +1,8 @@
 """The table claim → data, arms, runs, and its cost: what `docs/claims.md` holds."""
 
 from bench.measure.study.designs import STUDIES, Study
-from bench.record.claims import CLAIMS, Claim
+from bench.record.claim import Claim
+from bench.record.claims import CLAIMS
 from bench.record.statistics import detectable
 
 _SECONDS_OF_A_STEP = {"low-rank": 3.5e-3, "mlp": 6e-3, "unet": 2.2e-2}

@@ -186,7 +186,7 @@ def _told(found: Cause, laws: Results, several: bool, columns: int) -> Lengths:
 
 
 def _exact(row: Row) -> str:
-    """50 digits of the true value; "" where there is no number to compare."""
+    """The true value to 50 digits, or "" where nothing can be compared with it."""
     known = (row.get("double_check") or {}).get("value") is not None
     return exact(row) if known else ""
 

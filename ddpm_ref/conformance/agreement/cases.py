@@ -6,22 +6,28 @@ instead of like a random walk, is `leeway`: a failure within it is one of precis
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ddpm_ref.conformance.agreement.bounded import Bounded, given
+from ddpm_ref.conformance.agreement.inputs import (
+    MANY,
+    arranged,
+    batches,
+    operands_of,
+    spread,
+)
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
-from ddpm_ref.conformance.guarded import Misshapen, arguments_of, offers, widest
+from ddpm_ref.conformance.guarded import Misshapen, offers, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import (
     Case,
     Check,
     Sampled,
     draw,
-    probe_steps,
     settings_asked,
     settings_of,
 )
@@ -31,11 +37,8 @@ from ddpm_ref.conformance.setting import Setting
 _ROUNDINGS = 16.0
 """How many times the bound of eq. (1) is rounding: right code stays below a quarter of it."""
 
-_MANY = 64
-"""Steps that code is asked about where it is called sample by sample."""
 _FEW = 36
 """Options of a method that are asked of every setting in the usual profile."""
-_SHAPES = ((2, 3), (5, 5), (3, 2, 7, 5))
 _PARTS: dict[str, Callable[[Any], Tensor | None]] = {
     "": lambda result: result if isinstance(result, Tensor) else None,
     "0": lambda pair: pair[0],
@@ -152,9 +155,9 @@ def _of_values(
         for number, options in enumerate(chosen):
             every_shape = known is None or (highest and own and (principal or number == 0))
             due = len(chosen) <= _FEW or (turn + number) % 3 == 0
-            for place, (shape, t) in enumerate(_batches(method, known, options)):
+            for place, (shape, t) in enumerate(batches(method, known, options)):
                 sampled = every_shape or (place == 0 and (own or (highest and due)))
-                part = few and place == 0 and len(t) > _MANY and method.steps
+                part = few and place == 0 and len(t) > MANY and method.steps
                 if sampled and usual and part:
                     t = spread(t)
                     shape = (len(t), *shape[1:])
@@ -178,83 +181,12 @@ def _of_gradients(
         for number, options in enumerate(method.offered(implementation)):
             if usual and not (principal or highest or number == 0):
                 break
-            found = [(s, t) for s, t in _batches(method, known, options) if s in chosen]
+            found = [(s, t) for s, t in batches(method, known, options) if s in chosen]
             for k, (shape, t) in enumerate(found):
                 third = (place + number) % 3 == 0 if highest else number == 0
                 turn = third and (place + number // 3 + k) % len(found) == 0
                 if (principal or turn) == usual:
                     yield Question(setting, known, options, shape, t)
-
-
-def spread(steps: Tensor) -> Tensor:
-    """The first and the last of many steps, and some between."""
-    between = torch.linspace(0, len(steps) - 1, _MANY // 2).long()
-    chosen: Tensor = torch.cat([steps[: _MANY // 4], steps[between], steps[-_MANY // 4 :]]).unique()
-    return chosen
-
-
-def steps_of(method: Method, known: Truth, options: Options) -> Tensor:
-    """Those with a finite answer, which only the last may lack, where ᾱ is 0."""
-    last = known.T if method.defined(known.rows[-1], options) else known.T - 1
-    return torch.arange(method.first, max(last, method.first - 1) + 1)
-
-
-def _batches(
-    method: Method, known: Truth | None, options: Options
-) -> Iterator[tuple[tuple[int, ...], Tensor]]:
-    """Shapes with steps: every step at once, then one sample, B = D, and an image."""
-    if known is None or not method.steps:
-        last = 1 if known is None else known.T
-        sizes: tuple[tuple[int, ...], ...] = ((1031, 2), (1, 1), *_SHAPES)
-        if method.vector:
-            sizes = ((1031,), (1,), (2,), (5,))
-        yield from ((size, torch.full((size[0],), last)) for size in sizes)
-        return
-    steps = steps_of(method, known, options)
-    if not len(steps):
-        return
-    yield ((len(steps),) if method.vector else (len(steps), 2)), steps
-    probes = sorted({*steps.tolist()} & {*probe_steps(known.T)}) or steps[:1].tolist()
-    for shape in ((1,), (3,)) if method.vector else ((1, 3), *_SHAPES):
-        yield shape, torch.tensor((probes[::-1] * shape[0])[: shape[0]])
-
-
-@lru_cache(maxsize=4096)
-def operand(kind: str, shape: tuple[int, ...], salt: int) -> Tensor:
-    """Values of a range, the same at each call; all of them in one batch, so that none is hidden by a larger one.
-
-    One tensor for all who ask: what is handed to code under test is a copy.
-    """
-    z = draw(shape, salt)
-    order = torch.arange(z.numel()).reshape(shape)
-    if kind == "wide":
-        size = torch.tensor([1.0, 1.0, 1e-3, 1.0, 300.0, 0.0, 1.0]).double()
-        return z * size[(order + 3 * salt) % 7]
-    if kind == "output":  # of a network: any real number, and the two ends of a range
-        ends = torch.tensor([-1.0, 0.0, 1.0, -1.0, -1.0]).double()[order % 5]
-        return torch.where(ends < 0, z, ends)
-    if kind == "positive":
-        return z.abs() + 0.1
-    if kind == "logarithm":
-        far = torch.tensor([0.0, 0.0, 0.0, 30.0, -30.0]).double()[(order + salt) % 5]
-        return torch.where(far == 0, 3 * z - 2, far)
-    return z
-
-
-def _operands(method: Method, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Tensor]:
-    salts = {"x0": 1, "noise": 2, "eps": 2, "x_t": 4, "prediction": 5, "said": 5}
-    return {
-        name: operand(kind, shape, salts.get(name, 20 + k)).to(dtype)
-        for k, (name, kind) in enumerate(method.operands.items())
-    }
-
-
-def arranged(
-    name: str, setting: Setting | None, t: Tensor, operands: Mapping[str, Any], options: Options
-) -> dict[str, Any]:
-    """Arguments in the order of the method's signature."""
-    known = {"setting": setting, "t": t, **operands, **options}
-    return {argument: known[argument] for argument in arguments_of(name)}
 
 
 def _value_case(
@@ -263,7 +195,7 @@ def _value_case(
     """One call and its answer."""
     known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
     dtype = dtype if dtype in implementation.dtypes else widest(implementation)
-    operands = _operands(method, shape, dtype)
+    operands = operands_of(method, shape, dtype)
     found = _answer(method, known, options, shape, t, operands, part)
     whole = (
         method.name
@@ -414,7 +346,7 @@ def _gradient_case(
     """The gradient of Σ cotangent · result by one operand."""
     known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
     dtype = dtype if dtype in implementation.dtypes else widest(implementation)
-    operands = _operands(method, shape, dtype)
+    operands = operands_of(method, shape, dtype)
     scattered = draw(shape[:1] if method.reduce else shape, 9).to(dtype)
     cotangent = scattered.reshape(-1, *[1] * (len(shape) - 1)) if method.reduce else scattered
     numbers = {name: given(x) for name, x in {**operands, "cotangent": cotangent}.items()}

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from ddpm_ref.conformance.agreement.cases import arranged, operand, steps_of
+from ddpm_ref.conformance.agreement.inputs import arranged, operand, steps_of
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
 from ddpm_ref.conformance.guarded import offers
 from ddpm_ref.conformance.implementation import Implementation

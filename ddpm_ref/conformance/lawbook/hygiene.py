@@ -142,7 +142,7 @@ def _layout(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case
         if not every:
             continue
         for batch, dims in ((2, (3, 5, 7)), (1033, (2,))):
-            # Where code sees one sample at a time, a large batch is no other layout.
+            # Code that is called sample by sample never sees how a batch is laid out: a large one tells nothing new.
             few = min(batch, 37) if implementation.one_step_a_call else batch
             for method, given in calls(implementation, setting, known, few, dims):
                 for how in ("slice", "transposed", "expanded", "channels last"):
