@@ -239,10 +239,9 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)!r} is a folder: pass the checkpoint.pt in it")
     sealed = _check_seal(path)
     try:
+        # torch's remarks on bytes that are not a checkpoint: our one line follows
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # torch's remarks on bytes that are not a checkpoint: our one line follows
+            warnings.simplefilter("ignore")
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError):
         raise

@@ -244,7 +244,7 @@ def sample_steps(
     check_name("parameterization", parameterization, PARAMETERIZATIONS)
     sizes = check_shape(shape)
     check_count("first_index", first_index, least=0)
-    walked = schedule if steps is None else schedule.respaced(_chosen(steps, schedule.T))
+    walked = schedule if steps is None else schedule.respaced(walked_steps(steps, schedule.T))
     device, dtype = _place(model, device, dtype)
     model = _on(model, walked) if steps is not None else model
     noise = _SamplerNoise(NoiseStream(seed), sizes, first_index, device, compute_dtype(dtype))
@@ -328,8 +328,12 @@ def _direction(t: Tensor, schedule: Schedule, share: float) -> Tensor:
     return (before * left / schedule.lookup("one_minus_alpha_bar", t)).sqrt()
 
 
-def _chosen(steps: object, T: int) -> Sequence[int]:
-    """K steps from 1 … T, evenly spaced with 1 and T among them (K = 1: T alone)."""
+def walked_steps(steps: object, T: int) -> Sequence[int]:
+    """The steps that `sample` walks, rising: those given, or K of 1 … T, evenly spaced with 1 and T among them (K = 1: T alone).
+
+    Raises:
+        ValueError: K outside 1 … T.
+    """
     if isinstance(steps, Iterable) and not isinstance(steps, str):
         return cast(Sequence[int], steps)
     count = check_count("steps", steps, least=0)

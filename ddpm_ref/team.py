@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ddpm_ref.reverse import Model
+from ddpm_ref.reverse import Model, checked_output
 
 if dist.is_available():
     # Its functions keep, as a default argument, the process group that exists when the module is first imported, and optimizers
@@ -111,11 +111,8 @@ class _Shared(nn.Module):
         first, count = self.team.share(len(x_t))
         # A process without a row evaluates one all the same, because only the model knows the form of its answer.
         rows = slice(first, first + count) if count else slice(0, 1)
-        answer = self.model(x_t[rows], t[rows])
-        if isinstance(answer, Tensor):
-            return self._whole(answer, len(x_t), count)
-        prediction, log_variance = answer
-        return self._whole(prediction, len(x_t), count), self._whole(log_variance, len(x_t), count)
-
-    def _whole(self, mine: Tensor, rows: int, count: int) -> Tensor:
-        return self.team.assemble(mine[:count], rows)
+        prediction, log_variance = checked_output(self.model(x_t[rows], t[rows]), x_t[rows])
+        whole = self.team.assemble(prediction[:count], len(x_t))
+        if log_variance is None:
+            return whole
+        return whole, self.team.assemble(log_variance[:count], len(x_t))

@@ -15,7 +15,7 @@ from bench.__main__ import main
 from bench.measure.study.designs import STUDIES
 from bench.record.claim import Cell, Claim, Term, less
 from bench.record.claims import CLAIMS, claim
-from bench.record.record import new_record
+from bench.record.record import new_record, save
 from bench.record.settling import Found, claims_of, equality, p_value, settle
 from bench.record.statistics import detectable, holm, mean_test, power, proportion_interval
 from bench.record.study import measure
@@ -259,3 +259,16 @@ class TestExact:
     def test_without_a_bound_it_is_not_measured(self) -> None:
         (found,) = [r for r in claims_of([self.STUDY]) if r["id"] == "identity-variance"]
         assert found["verdict"].startswith("not measured (needs")
+
+    def test_the_command_settles_it_as_the_report_does(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        prices = [{"T": 1000, "identity": 7.5, "beta": 2.25}]
+        save(new_record("bound", protocol={}, results={"prices": prices}), tmp_path)
+        (tmp_path / "notes.json").write_text("{}")  # beside a record, and none itself
+        assert main(["claims", str(tmp_path)]) == 0
+        said = capsys.readouterr()
+        assert "fails 5.25" in next(
+            line for line in said.out.splitlines() if line.startswith("identity-variance")
+        )
+        assert "left out: notes.json" in said.err

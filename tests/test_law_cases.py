@@ -11,6 +11,7 @@ from ddpm_ref.conformance import Implementation, Reference, Setting, check, chec
 from ddpm_ref.conformance.judge import judge
 from ddpm_ref.conformance.lawbook import LAWS
 from ddpm_ref.conformance.lawbook.training import unbiasedness
+from ddpm_ref.conformance.lawbook.truth import at_steps, truth
 from ddpm_ref.conformance.runner import examine, verify
 
 FLOAT64 = torch.float64
@@ -260,3 +261,13 @@ def test_the_start_of_a_long_ancestral_chain_is_watched() -> None:
     assert outcome.status == "pass"
     assert judge(LAWS["I16-start"], Float32Only(), FLOAT64).status == "not-offered"
     assert len(laws("I16-start")) == 1
+
+
+def test_a_model_of_the_laws_answers_only_where_the_chain_goes() -> None:
+    known = truth(Setting("linear", 1000, timesteps=(2, 17, 1000)))
+    tables = known.by_original(lambda row: row.a, lambda row: row.s)
+    visited = at_steps(tables, torch.tensor([17, 2, 1000]))
+    assert torch.allclose((visited**2).sum(0), torch.ones(3, dtype=FLOAT64), rtol=1e-15)
+    assert torch.isnan(at_steps(tables, torch.tensor([0, 1, 3, 999]))).all()
+    with pytest.raises(KeyError):
+        at_steps(tables, torch.tensor([17, -1]))

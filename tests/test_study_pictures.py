@@ -19,6 +19,8 @@ from bench.metrics.frechet import to_uint8
 from bench.record.pictures import decode, encode
 from bench.report.page.blocks import Figure
 from bench.report.study.denoising import samples_figure, terms_figure, trajectory_figure
+from ddpm_ref.network import LearnedRange, UNet, initialize
+from ddpm_ref.noise import NoiseStream
 from ddpm_ref.oracle import GaussianOracle
 from ddpm_ref.sampler import sample
 from ddpm_ref.schedule import log_snr_schedule
@@ -63,6 +65,18 @@ def test_the_way_ends_in_the_sample_and_begins_at_noise() -> None:
 def test_an_exact_model_goes_one_way_whatever_it_outputs(output: str) -> None:
     one, other = decode(way("x0")), decode(way(output))
     assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
+def test_a_network_that_learned_its_variance_is_followed_to_its_samples() -> None:
+    network = UNet(1, base=4, multipliers=(1,), attention=(), steps=60, outputs=2).double()
+    initialize(network, NoiseStream(3))
+    model = LearnedRange(network, SCHEDULE, 60)
+    found = trajectories(model, (1, 4, 4), SCHEDULE, output="eps", steps=20, clip=True, seed=3)
+    drawn = sample(
+        model, (4, 1, 4, 4), SCHEDULE, parameterization="eps", steps=20, clip=True, seed=3
+    )
+    frames = decode(found).reshape(4, MOMENTS, 1, 4, 4)
+    assert np.abs(frames[:, -1].astype(int) - to_uint8(drawn).numpy().astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 8, 9, 60])

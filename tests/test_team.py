@@ -54,6 +54,9 @@ def computed() -> dict[str, torch.Tensor]:
     def with_variance(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return network(x_t, t), torch.full_like(x_t, -3.0)
 
+    def with_none(x_t: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return network(x_t, t), None
+
     images = NoiseStream(4).normal((7, 1, 4, 4), step=0).double().clamp(-1, 1)
     gaussian: Any = {"decoder": "gaussian", "batch_size": 7}
     loss = validation_loss(
@@ -65,6 +68,7 @@ def computed() -> dict[str, torch.Tensor]:
         "one": sample(eps, (1, 1, 4, 4), schedule, parameterization="eps", seed=2),
         "bound": elbo(eps, images, schedule, **gaussian).total,
         "learned": learned.total,
+        "none": elbo(Team.present().sharing(with_none), images, schedule, **gaussian).total,
         "loss": torch.tensor(loss.value, dtype=torch.float64),
     }
 
@@ -84,3 +88,10 @@ def test_two_processes_have_the_rows_of_one(tmp_path):
     for name, values in alone.items():
         torch.testing.assert_close(together[name], values, rtol=1e-12, atol=1e-12)
         assert torch.equal(theirs[name], together[name])
+
+
+def test_a_shared_model_is_checked_as_any_other() -> None:
+    """The second of two processes: an answer of another size is named before it is cut."""
+    shared = Team(1, 2).sharing(lambda x_t, t: torch.zeros(9, 2))
+    with pytest.raises(ValueError, match=r"shape \[9, 2\]"):
+        shared(torch.zeros(4, 2), torch.ones(4, dtype=torch.int64))

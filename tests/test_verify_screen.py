@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from bench.__main__ import main
+from bench.commands.verify import _subjects
 from bench.measure.laws.examine import Subject, examine, known_laws, results
 from bench.record import load
+from bench.report.laws.outcomes import cause
 from bench.report.laws.screen import Screen, causes_of, fitted, screen
 from ddpm_ref.conformance import Implementation, Reference, Setting
 
@@ -109,3 +111,17 @@ def test_everything_is_printed_on_demand(capsys: pytest.CaptureFixture[str]) -> 
     assert "hold: I9-kl" in brief
     assert "KL of Gaussians" in full
     assert "bfloat16" in full
+
+
+def test_answers_that_do_not_come_in_time_have_one_cause() -> None:
+    late = {
+        "status": "error",
+        "message": "no answer within 3 s",
+        "root": "no answer in time at my.py:7",
+    }
+    assert {cause({**late, "law": law}) for law in ("I1", "I2")} == {"no answer in time at my.py:7"}
+
+
+def test_a_subject_that_two_names_stand_for_is_examined_once() -> None:
+    names = [one.implementation.name for one in _subjects(["torchmetrics", "fid", "ddpm_ref"])]
+    assert len(names) == len(set(names)) > 1

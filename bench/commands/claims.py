@@ -2,15 +2,12 @@
 
 import argparse
 import json
-import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Mapping
+from typing import Any
 
 from bench.terminal.files import write_text
-from bench.terminal.usage import at_home, readable_file, writable_file
-
-if TYPE_CHECKING:
-    from bench.record import Record
+from bench.terminal.usage import writable_file
 
 HELP = """The literature's claims: who says what, which study decides it, and where it stands in your records.
 
@@ -33,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the claims; 0."""
+    from bench.commands.report import read
+    from bench.record.settling import settled
+
     if arguments.table:
         from bench.measure.study.listing import table
 
@@ -40,31 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.json:
         writable_file(arguments.json, "--json")
-    rows = _rows([record for given in arguments.records for record in _records(given)])
+    records, unread = read(arguments.records)
+    for file, why in unread:
+        print(f"left out: {file}: {why}", file=sys.stderr)
+    rows = settled(records)
     for row in rows:
         print(_line(row))
-    settled = sum(row["verdict"].startswith(("holds", "fails")) for row in rows)
-    print(f"{len(rows)} claims, {settled} settled")
+    count = sum(row["verdict"].startswith(("holds", "fails")) for row in rows)
+    print(f"{len(rows)} claims, {count} settled")
     if arguments.json:
         text = json.dumps({"claims": rows}, indent=1, ensure_ascii=False, allow_nan=False)
         write_text(arguments.json, text + "\n")
     return 0
-
-
-def _rows(records: "Sequence[Record]") -> list[dict[str, Any]]:
-    from bench.record.claims import CLAIMS
-    from bench.record.settling import by_name, cells_of, settle
-
-    studies = by_name(records)
-    return settle(CLAIMS.values(), {row.id: cells_of(row, studies) for row in CLAIMS.values()})
-
-
-def _records(given: str) -> "list[Record]":
-    from bench.record import load
-
-    folder = at_home(given)
-    files = sorted(folder.glob("*.json")) if os.path.isdir(folder) else [readable_file(given)]
-    return [load(file) for file in files]
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -112,10 +112,11 @@ def _sides(
 ) -> "tuple[list[tuple[str, Comparison]], list[tuple[str, str]]]":
     """Comparisons of what both sides measured, and what only one did. Two single records must be comparable."""
     from bench.record.comparability import NotComparableError, group
+    from bench.record.comparison import compare
     from bench.terminal.usage import UsageError
 
     if len(old) == len(new) == 1:
-        return [(_name(new[0]), _compared(old[0], new[0]))], []
+        return [(_name(new[0]), compare(old[0], new[0]))], []
     before, after = (_grouped(side, group) for side in (old, new))
     sides, left_out = [], []
     for key in dict.fromkeys([*before, *after]):
@@ -124,7 +125,7 @@ def _sides(
             left_out += [(r.name, f"only the {side} side has it") for r in (before | after)[key]]
             continue
         try:
-            sides.append((_name(after[key][-1]), _compared(*_processes(before[key], after[key]))))
+            sides.append((_name(after[key][-1]), compare(*_processes(before[key], after[key]))))
         except NotComparableError as error:
             left_out.append((_name(after[key][-1]), str(error)))
     if not sides:
@@ -133,23 +134,6 @@ def _sides(
             "give records of one kind, measured with the same settings"
         )
     return sides, left_out
-
-
-def _compared(old: "Record | Sequence[Record]", new: "Record | Sequence[Record]") -> "Comparison":
-    """The comparison.
-
-    Raises:
-        NotComparableError: also where results have not the shape of their kind.
-    """
-    from bench.record.comparability import NotComparableError
-    from bench.record.comparison import compare
-
-    try:
-        return compare(old, new)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise NotComparableError(
-            f"the results of one side are not those of its kind ({type(error).__name__}: {error}); measure again"
-        ) from error
 
 
 def _grouped(

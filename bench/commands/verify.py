@@ -201,7 +201,8 @@ def _subjects(names: Sequence[str]) -> "list[Subject]":
     if EVERYTHING in names:
         return _installed(PEERS)
     found: list[Subject] = []
-    for name in dict.fromkeys(names):
+    among_fid = {OURS, *FID_LIBRARIES} if FID in names else set()
+    for name in dict.fromkeys(name for name in names if name not in among_fid):
         if name == FID:
             found += _installed(FID_LIBRARIES)
             continue

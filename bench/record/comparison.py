@@ -141,9 +141,18 @@ def compare(old: Record | Sequence[Record], new: Record | Sequence[Record]) -> C
         new: likewise.
 
     Raises:
-        NotComparableError: they are not comparable, with what differs, or have nothing in common.
+        NotComparableError: they are not comparable, with what differs, have nothing in common, or results have not the shape of
+            their kind.
     """
-    before, after = _listed(old), _listed(new)
+    try:
+        return _compared(_listed(old), _listed(new))
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise NotComparableError(
+            f"the results of one side are not those of its kind ({type(error).__name__}: {error}); measure again"
+        ) from error
+
+
+def _compared(before: Sequence[Record], after: Sequence[Record]) -> Comparison:
     first, last = before[-1], after[-1]
     for other in (*before[:-1], *after):
         check_comparable(first, other)

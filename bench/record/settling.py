@@ -77,17 +77,19 @@ class Found:
 
 
 def claims_of(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Every claim as a row of report.json, settled as far as the records go; [] where there is no study that claims need.
+    """Every claim as a row of report.json, settled as far as the records go; [] where there is no study that claims need."""
+    return settled(records) if by_name(records) else []
+
+
+def settled(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """Every claim as a row of report.json, settled as far as the records go.
 
     Args:
         records: any; the newest study of a name counts, shards are put together.
     """
-    studies = by_name(records)
-    if not studies:
-        return []
-    found = {row.id: cells_of(row, studies) for row in CLAIMS.values()}
-    exact = _exact_rows(records)
-    return [exact.get(row["id"], row) for row in settle(CLAIMS.values(), found)]
+    studies, exact = by_name(records), _exact_rows(records)
+    rows = settle(CLAIMS.values(), {row.id: cells_of(row, studies) for row in CLAIMS.values()})
+    return [exact.get(row["id"], row) for row in rows]
 
 
 def _exact_rows(records: Sequence[Record]) -> dict[str, dict[str, Any]]:

@@ -80,6 +80,12 @@ def label_of(results: Results, entry: Measure) -> str:
     return str(named) if entry.key == "fd" and named else entry.label
 
 
+def floor_of(about: Mapping[str, Any]) -> float | None:
+    """The mean distance between real images; None where there were too few of them to have one."""
+    floors = about.get("floor") or []
+    return math.fsum(floors) / len(floors) if floors else None
+
+
 def primary_measures(results: Results) -> tuple[Measure, ...]:
     """What decides: the likelihood, and the Fréchet distance where its feature map tells data from the Gaussian with their covariance."""
     judges = results.get("distance", {}).get("may_be_primary", True)

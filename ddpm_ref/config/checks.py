@@ -22,7 +22,7 @@ from ddpm_ref.schedule import (
     log_snr_schedule,
 )
 from ddpm_ref.times import BELLS, IMPORTANCE, TIMES
-from ddpm_ref.validation import check_number, shown, unknown_name
+from ddpm_ref.validation import check_count, check_number, shown, unknown_name
 
 if TYPE_CHECKING:
     from ddpm_ref.config import TrainConfig
@@ -31,7 +31,7 @@ _PRECISIONS = ("float32", "bfloat16", "float64")
 VARIANCES = ("fixed", "learned")
 _SUPPLIED = frozenset({"T", "channels", "shape", "steps", "outputs", "inner", "schedule"})
 WEIGHTING_MAKERS: dict[str, Callable[..., Weighting]] = {"min_snr": min_snr, "p2": p2, "edm": edm}
-_LEAST = {
+_LEAST: Mapping[str, float] = {
     "T": 1,
     "seed": 0,
     "steps": 1,
@@ -45,6 +45,8 @@ _LEAST = {
     "hybrid_scale": 0.0,
     "levels": 0,
 }
+_LARGEST = (1 << 64) - 1
+"""Of whole numbers: a seed's end."""
 _BELOW_ONE = ("adam_beta1", "adam_beta2", "ema_decay", "clip_decay")
 
 
@@ -61,8 +63,11 @@ def typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:
     if entry.default is dataclasses.MISSING:
         if not isinstance(value, Mapping):
             raise TypeError(
-                f"{entry.name} = {value!r}; a table of options is expected: {{}} for none"
+                f"{entry.name} = {shown(value)}; a table of options is expected: {{}} for none"
             )
+        for key, each in value.items():
+            if isinstance(each, str):
+                _check_text(f"{entry.name}.{key}", each)
         return {key: tuple(v) if isinstance(v, list) else v for key, v in value.items()}
     wanted = type(entry.default)
     if wanted is tuple and isinstance(value, list | tuple):
@@ -71,13 +76,13 @@ def typed(entry: "dataclasses.Field[Any]", value: Any) -> Any:
         )
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return check_number(entry.name, value, entry.default)
-    if isinstance(value, str):
-        _check_text(entry.name, value)
     if type(value) is not wanted:
         raise TypeError(
             f"{entry.name} = {shown(value)} is a {type(value).__name__}; it must be a {wanted.__name__}, "
             f"such as {entry.default!r}"
         )
+    if isinstance(value, str):
+        _check_text(entry.name, value)
     return value
 
 
@@ -112,8 +117,10 @@ def check_ranges(config: "TrainConfig") -> None:
     """Every number lies where it means something."""
     for name, least in _LEAST.items():
         value = getattr(config, name)
-        if not value >= least or (value == math.inf and name != "clip_factor"):
-            raise ValueError(f"{name} = {shown(value)}; it must be finite and at least {least}")
+        if isinstance(value, int):
+            check_count(name, value, int(least), most=_LARGEST)
+        elif not value >= least or (value == math.inf and name != "clip_factor"):
+            raise ValueError(f"{name} = {value}; it must be finite and at least {least}")
     for half_life in config.ema_half_lives:
         if not 0 < half_life < math.inf:
             raise ValueError(

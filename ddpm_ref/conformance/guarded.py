@@ -35,6 +35,11 @@ def widest(implementation: Implementation) -> torch.dtype:
     return min(implementation.dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
+def asked_in(implementation: Implementation, dtype: torch.dtype) -> torch.dtype:
+    """The dtype, or the widest that it takes where it does not take this one."""
+    return dtype if dtype in implementation.dtypes else widest(implementation)
+
+
 def offers(implementation: Implementation, method: str) -> bool:
     """The adapter has filled in this method."""
     return getattr(type(implementation), method) is not getattr(Implementation, method)

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, offers, widest
+from ddpm_ref.conformance.guarded import Guarded, InterfaceError, Misshapen, asked_in, offers
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import Case, Law, sample
 from ddpm_ref.conformance.lawbook.truth import truth
@@ -176,7 +176,7 @@ def judge(
         stop_early: the first failing case is enough (then the witness is not the worst).
         thorough: also ask what the usual profile samples from.
     """
-    asked = dtype if dtype in implementation.dtypes else widest(implementation)
+    asked = asked_in(implementation, dtype)
     limits = _limits(law, dtype, asked, implementation)
     blank = Outcome(
         law.id, implementation.name, DTYPE_NAMES[asked], "not-offered", 0.0, limits.figure, 0
@@ -450,9 +450,7 @@ def _words(case: Case) -> str:
 def _places(failed: Sequence[Answer], dtype: str) -> tuple[Mapping[str, Any], ...]:
     grouped: dict[tuple[str, str, str], list[Answer]] = {}
     for answer in failed:
-        setting = answer.case.arguments.get("setting")
-        where = str(setting) if isinstance(setting, Setting) else ""
-        key = (name_of(answer.case), where, _words(answer.case))
+        key = (name_of(answer.case), _setting(answer), _words(answer.case))
         grouped.setdefault(key, []).append(answer)
     return tuple(
         {

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ddpm_ref.conformance.guarded import widest
+from ddpm_ref.conformance.guarded import asked_in
 from ddpm_ref.conformance.implementation import Implementation
 from ddpm_ref.conformance.judge import ADAPTER, DTYPE_NAMES, Outcome, judge
 from ddpm_ref.conformance.lawbook import LAWS, Law
@@ -71,7 +71,7 @@ def _unanswered(
     law: Law, implementation: Implementation, dtype: torch.dtype, reached: LimitReachedError
 ) -> Outcome:
     """No answer is none that is right: a bug."""
-    asked = dtype if dtype in implementation.dtypes else widest(implementation)
+    asked = asked_in(implementation, dtype)
     return Outcome(
         law=law.id,
         implementation=implementation.name,

@@ -60,8 +60,8 @@ def load(recipe: Recipe, cache: Path | None = None) -> ctypes.CDLL:
 
     Args:
         recipe: what to build.
-        cache: directory of built libraries; the default is `cache_directory()`, and a directory of the user's own below
-            the system's temporary one where that cannot be written.
+        cache: directory of built libraries; the default is the user's own place for caches (`XDG_CACHE_HOME`), and a directory of the user's
+            own below the system's temporary one where that cannot be written.
 
     Raises:
         BuildError: no compiler, a failing compiler, no place that only the user can change, a full disk, or a library that

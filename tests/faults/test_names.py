@@ -173,6 +173,11 @@ def test_toml_that_cannot_be_read_is_a_value_error(text: str, said: str) -> None
         ({"learning_rate": 10**400}, "beyond the range of a float"),
         ({"steps": -(10**5000)}, r"steps = -2\*\*"),
         ({"data": 10**5000}, r"data = 2\*\*"),
+        ({"batch_size": 10**5000}, r"batch_size = 2\*\*"),
+        ({"steps": 10**5000}, r"steps = 2\*\*"),
+        ({"network_options": 10**5000}, r"network_options = 2\*\*"),
+        ({"network_options": {"path": "\udcff"}}, "network_options.path.* is not UTF-8"),
+        ({"seed": "\udcff"}, "is a str; it must be a int"),
     ],
 )
 def test_a_value_that_no_configuration_can_hold_is_named(entry: dict, said: str) -> None:

@@ -76,7 +76,13 @@ class Examined:
     @cached_property
     def rows(self) -> list[dict[str, Json]]:
         """The outcomes in JSON types; computed once, since bugs are recomputed in 50 digits."""
-        return [row(self, outcome) for outcome in self.outcomes]
+        return [plain(row(self, outcome)) for outcome in self.outcomes]
+
+    @cached_property
+    def described(self) -> dict[str, Json]:
+        """The implementation in JSON types; computed once, since code of the user's answers."""
+        described: dict[str, Json] = plain(_described(self))
+        return described
 
 
 def subjects(name: str) -> tuple[Subject, ...]:
@@ -137,9 +143,9 @@ def results(examined: Iterable[Examined], laws: "Iterable[Law]") -> dict[str, Js
     found = list(examined)
     ours = [outcome.law for one in found if one.subject.source == OURS for outcome in one.failed]
     return {
-        "implementations": plain([_described(one) for one in found]),
+        "implementations": [one.described for one in found],
         "statements": [_stated(law) for law in laws],
-        "laws": plain([row for one in found for row in one.rows]),
+        "laws": [row for one in found for row in one.rows],
         "failed": sorted(set(ours)),
         "weights": _weights(),
     }
@@ -270,7 +276,9 @@ def _failure(examined: Examined, outcome: "Outcome") -> dict[str, Json]:
     return {
         "version": examined.subject.implementation.version,
         "classification": outcome.classification,
-        "error_reason": "an exception, NaN, an infinity or a wrong shape" if infinite else None,
+        "error_reason": "an exception, NaN, an infinity, a wrong shape or no answer in time"
+        if infinite
+        else None,
         "convention": outcome.convention,
         "root": outcome.root or None,
         "places": [plain(place) for place in outcome.places],

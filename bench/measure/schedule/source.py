@@ -266,9 +266,7 @@ def _positive(entries: Mapping[str, Any], key: str, usual: float) -> float:
 
 def _truth(entries: Mapping[str, Any], key: str) -> bool:
     value = entries.get(key)
-    if value not in (None, True, False) or (
-        isinstance(value, int | float) and not isinstance(value, bool)
-    ):
+    if not isinstance(value, bool | None):
         raise UsageError(f"{key} = {str(value)[:40]!r}: true or false is expected")
     return bool(value)
 

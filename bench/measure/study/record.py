@@ -5,6 +5,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from bench.measure.study.design import Arm
 from bench.measure.study.judge import Judge, judge_of, loaded
 from bench.measure.study.least import least_loss
@@ -24,6 +26,8 @@ from bench.measure.study.worker import default_workers
 from bench.metrics.features import (
     LEAST_SHARE,
     control_images,
+    distance,
+    extracted,
     feature,
     noise_images,
     weights_hash,
@@ -191,11 +195,12 @@ def _distance(judge: Judge, name: str, samples: int, published: bool) -> dict[st
     """One feature map: its name with weights, floor, control and noise at the same N, and whether it may be primary."""
     data, module = judge.data, judge.features[name]
     sets = [part for part in data.train.split(samples) if len(part) == samples]
-    floors = [judge.distances_of(part)[name]["fd"] for part in sets[:_SETS]]
-    control, noise = (
-        judge.distances_of(make(data.train, samples))[name]["fd"]
-        for make in (control_images, noise_images)
-    )
+
+    def fd(images: Tensor) -> float:
+        return distance(judge.heldout_features(name, len(images)), extracted(module, images))
+
+    floors = [fd(part) for part in sets[:_SETS]]
+    control, noise = (fd(make(data.train, samples)) for make in (control_images, noise_images))
     least = sum(floors) / len(floors) if floors else 0.0
     share = (control - least) / (noise - least)
     return {

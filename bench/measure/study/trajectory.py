@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.metrics.frechet import to_uint8
 from bench.record.pictures import encode
 from ddpm_ref.parameterization import convert
-from ddpm_ref.reverse import evaluation_mode
-from ddpm_ref.sampler import sample
+from ddpm_ref.reverse import checked_output, evaluation_mode
+from ddpm_ref.sampler import SamplerRule, sample_steps, walked_steps
 from ddpm_ref.schedule import Schedule
 
 MOMENTS = 8
@@ -47,38 +47,30 @@ def trajectories(
         `t` (the moments) and pictures `[samples · moments, C, H, W]`, one sample after the other.
     """
     count = max(1, min(_MOST, _PIXELS // (MOMENTS * torch.Size(shape).numel())))
-    chosen = _moments(steps)
-    kept: list[Tensor] = []
-    asked: list[int] = []
-    calls = 0
-
-    def watched(x_t: Tensor, t: Tensor) -> Tensor:
-        nonlocal calls
-        prediction: Tensor = model(x_t, t)
-        if calls in chosen:
-            asked.append(int(t[0]))
-            kept.append(convert(prediction, x_t, t, schedule, source=output, to="x0"))
-        calls += 1
-        return prediction
-
-    place = next(model.parameters())
-    with evaluation_mode(model):
-        sample(
-            watched,
+    visited = walked_steps(steps, schedule.T)[::-1]
+    states = list(
+        sample_steps(
+            model,
             (count, *shape),
             schedule,
             parameterization=output,
+            rule=SamplerRule(clip=clip),
             steps=steps,
-            clip=clip,
             seed=seed,
-            device=place.device,
-            dtype=place.dtype,
         )
+    )
+    moments = sorted(_moments(steps))
+    kept = []
+    with evaluation_mode(model):
+        for k in moments:
+            t = torch.full((count,), visited[k], device=states[k].device)
+            prediction, _ = checked_output(model(states[k], t), states[k])
+            kept.append(convert(prediction, states[k], t, schedule, source=output, to="x0"))
     images = torch.stack(kept, dim=1).flatten(0, 1).cpu() / scale
-    return {"t": asked, **encode(to_uint8(images))}
+    return {"t": [visited[k] for k in moments], **encode(to_uint8(images))}
 
 
 def _moments(steps: int) -> frozenset[int]:
-    """Which of the calls 0 … steps−1 are kept."""
+    """Which of the states 0 … steps−1 are kept."""
     last, most = steps - 1, max(1, min(MOMENTS, steps) - 1)
     return frozenset(round(last * k / most) for k in range(min(MOMENTS, steps)))

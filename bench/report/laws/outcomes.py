@@ -48,7 +48,9 @@ def counts(grouped: Mapping[str, Sequence[Row]]) -> dict[str, int]:
 
 
 def root(row: Row) -> str:
-    """Type, text and line of what was raised, "" where nothing was: failures that share it have one cause."""
+    """Type, text and line of what was raised, or that no answer came; "" else: failures that share it have one cause."""
+    if row["status"] == "error" and row.get("root"):
+        return str(row["root"])
     for mark in (" raised ", "no case can be made: "):
         if mark in row["message"]:
             return str(row["message"].partition(mark)[2])

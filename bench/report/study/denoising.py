@@ -28,19 +28,22 @@ def terms_figure(results: Results) -> Figure | None:
     if "least" not in results:
         return None
     least = results["least"]
-    curves = {label(arm): _terms(results, arm) for arm in main_arms(results)}
-    curves = {name: values for name, values in curves.items() if values}
+    drawn = [
+        (label(arm), style, values)
+        for arm, style in zip(main_arms(results), STYLES, strict=False)
+        if (values := _terms(results, arm))
+    ]
     floor = _in_bits(least, least["training"]["value"])
     memory = _in_bits(least, least["heldout"]["value"])
     steps = [t for t, factor in zip(least["t"], least["factor"], strict=True) if factor is not None]
 
     def draw(canvas: "Canvas") -> None:
         left, right = canvas.subplots(1, 2, sharex=True)
-        for (_, values), style in zip(curves.items(), STYLES, strict=False):
+        for _, style, values in drawn:
             left.plot(steps, values, **style)
         left.plot(steps, floor, color=MUTED, linestyle="-", linewidth=1.0)
         left.plot(steps, memory, color=MUTED, linestyle=":")
-        for (name, values), style in zip(curves.items(), STYLES, strict=False):
+        for name, style, values in drawn:
             above = [value - low for value, low in zip(values, floor, strict=True)]
             right.plot(steps, above, label=name, **style)
         left.set_title("L_t")
@@ -49,7 +52,7 @@ def terms_figure(results: Results) -> Figure | None:
             axes.set_yscale("log")
             axes.set_xlabel("t (noisier to the right)")
         left.set_ylabel("bits/dim")
-        every = [value for values in (*curves.values(), memory) for value in values]
+        every = [value for values in (*(line[-1] for line in drawn), memory) for value in values]
         left.set_ylim(0.5 * min(every), 2 * max(every))
         right.plot([], [], color=MUTED, linestyle="-", linewidth=1.0, label="least loss")
         right.plot([], [], color=MUTED, linestyle=":", label="memory, held out")
@@ -57,7 +60,7 @@ def terms_figure(results: Results) -> Figure | None:
 
     said = "; ".join(
         f"{name}: {number(values[0])} at t = {steps[0]}, {number(values[-1])} at t = {steps[-1]}"
-        for name, values in curves.items()
+        for name, _, values in drawn
     )
     return Figure(
         "bound-terms",

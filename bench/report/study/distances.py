@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bench.record.statistics import Interval, mean_interval
-from bench.record.study import Results, completed
+from bench.record.study import Results, floor_of
 from bench.report.page.blocks import Block, Cell, Table
 from bench.report.page.digits import number, with_interval
+from bench.report.study.figures import judged
 
 _HEADER = ["samples", "FD", "quality", "FD∞", "KID"]
 
@@ -20,9 +21,10 @@ def distance_tables(results: Results) -> list[Block]:
 
 def _table(results: Results, name: str, about: Mapping[str, Any]) -> Table:
     arms = [_arm_row(results, arm["name"], name, about) for arm in results["arms"]]
-    floor = _floor(about)
+    floor = floor_of(about)
+    real = ("–", "–") if floor is None else (number(floor), _share(floor, about))
     marks: list[list[str | Cell]] = [
-        ["real images", number(floor), _share(floor, about), "–", "–"],
+        ["real images", *real, "–", "–"],
         ["Gaussian with their mean and covariance", number(about["control"]), _share(about["control"], about), "–", "–"],
         ["white noise", number(about["noise"]), _share(about["noise"], about), "–", "–"],
     ]  # fmt: skip
@@ -42,7 +44,7 @@ def _caption(about: Mapping[str, Any]) -> str:
 
 
 def _arm_row(results: Results, arm: str, name: str, about: Mapping[str, Any]) -> list[str | Cell]:
-    found = [run["final"]["distances"][name] for run in completed(results, arm) if run.get("final")]
+    found = [run["final"]["distances"][name] for run in judged(results, arm)]
     if not found:
         return [f"`{arm}`", *(Cell("–", "muted", "no run ended with samples") for _ in _HEADER[1:])]
     fd = mean_interval([one["fd"] for one in found])
@@ -60,19 +62,14 @@ def _mean(values: Iterable[float | None]) -> str:
     return number(math.fsum(known) / len(known)) if known else "–"
 
 
-def _floor(about: Mapping[str, Any]) -> float:
-    floors = about["floor"]
-    return math.fsum(floors) / len(floors) if floors else 0.0
-
-
 def _quality(fd: Interval, about: Mapping[str, Any]) -> Interval:
     """(FD − floor)/(control − floor): a change of unit, so the interval's ends change alike."""
-    floor = _floor(about)
+    floor = floor_of(about) or 0.0
     span = about["control"] - floor
     low, high = (None if end is None else (end - floor) / span for end in (fd.low, fd.high))
     return Interval((fd.estimate - floor) / span, low, high, fd.level, fd.n, fd.method)
 
 
 def _share(value: float, about: Mapping[str, Any]) -> str:
-    floor = _floor(about)
+    floor = floor_of(about) or 0.0
     return number((value - floor) / (about["control"] - floor))

@@ -15,6 +15,7 @@ from bench.record.study import (
     Measure,
     Results,
     completed,
+    floor_of,
     label_of,
     measure,
     primary_measures,
@@ -176,10 +177,10 @@ def _grid(results: Results) -> Table:
 
 def _about_distance(results: Results) -> str:
     name, distance = label_of(results, measure("fd")), results["distance"]
-    floors = distance.get("floor") or []
-    real = digits.number(sum(floors) / len(floors)) if floors else "unknown"
+    floor = floor_of(distance)
+    real = "unknown" if floor is None else digits.number(floor)
     if len(primary_measures(results)) > 1:
-        between = f" (between real ones: {real})" if floors else ""
+        between = "" if floor is None else f" (between real ones: {real})"
         return f"{name}: distance of generated from held-out images{between}."
     return (
         f"{name} does not decide here: samples of the Gaussian with the data's mean and covariance have "

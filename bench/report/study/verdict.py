@@ -10,7 +10,15 @@ in the table.
 from collections.abc import Iterable
 
 from bench.record.statistics import Interval
-from bench.record.study import Measure, Results, completed, label_of, measure, primary_measures
+from bench.record.study import (
+    Measure,
+    Results,
+    completed,
+    floor_of,
+    label_of,
+    measure,
+    primary_measures,
+)
 from bench.report.page.digits import number, with_interval
 from bench.report.study.effects import (
     Effect,
@@ -61,8 +69,8 @@ def _best(results: Results) -> str:
     """Which arm leads in likelihood and which in distance, and whether the next one is within noise of it."""
     entries = primary_measures(results)
     parts = [_leader(results, entry) for entry in entries]
-    floors = results.get("distance", {}).get("floor", []) if len(entries) > 1 else []
-    floor = f" (real against real: {number(sum(floors) / len(floors))})" if floors else ""
+    real = floor_of(results.get("distance", {})) if len(entries) > 1 else None
+    floor = "" if real is None else f" (real against real: {number(real)})"
     return (
         f"**Best arms.** {'; '.join(part for part in parts if part)}{floor}." if any(parts) else ""
     )

@@ -21,7 +21,7 @@ from ddpm_ref.conformance.agreement.inputs import (
     spread,
 )
 from ddpm_ref.conformance.agreement.methods import METHODS, Method, Options
-from ddpm_ref.conformance.guarded import Misshapen, offers, widest
+from ddpm_ref.conformance.guarded import Misshapen, asked_in, offers, widest
 from ddpm_ref.conformance.implementation import Implementation, NotOffered
 from ddpm_ref.conformance.lawbook.law import (
     Case,
@@ -122,7 +122,7 @@ def _sampled(
 
 
 def _highest(implementation: Implementation, dtype: torch.dtype) -> bool:
-    return dtype == widest(implementation) or dtype not in implementation.dtypes
+    return asked_in(implementation, dtype) == widest(implementation)
 
 
 def _settings(
@@ -194,7 +194,7 @@ def _value_case(
 ) -> Case:
     """One call and its answer."""
     known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
-    dtype = dtype if dtype in implementation.dtypes else widest(implementation)
+    dtype = asked_in(implementation, dtype)
     operands = operands_of(method, shape, dtype)
     found = _answer(method, known, options, shape, t, operands, part)
     whole = (
@@ -345,7 +345,7 @@ def _gradient_case(
 ) -> Case:
     """The gradient of Σ cotangent · result by one operand."""
     known, options, shape, t = asked.known, asked.options, asked.shape, asked.t
-    dtype = dtype if dtype in implementation.dtypes else widest(implementation)
+    dtype = asked_in(implementation, dtype)
     operands = operands_of(method, shape, dtype)
     scattered = draw(shape[:1] if method.reduce else shape, 9).to(dtype)
     cotangent = scattered.reshape(-1, *[1] * (len(shape) - 1)) if method.reduce else scattered

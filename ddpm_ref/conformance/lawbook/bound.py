@@ -8,7 +8,7 @@ A model that always says x_0 = g, in whatever space, makes each term of the boun
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ from ddpm_ref.conformance.lawbook.truth import (
     Number,
     Row,
     Truth,
+    at_steps,
     bin_log_mass,
     gaussian_kl,
     reverse_variance,
@@ -60,18 +61,18 @@ class ConstantModel:
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """The prediction for noisy data `[B, *dims]` at original steps t `[B]`."""
         self.asked.extend(t.tolist())
-        on_guess, on_noisy = self._factors[:, t].reshape(2, -1, *[1] * (x_t.ndim - 1))
+        on_guess, on_noisy = at_steps(self._factors, t).reshape(2, -1, *[1] * (x_t.ndim - 1))
         said: Tensor = (on_guess * self.guess + on_noisy * x_t.double()).to(x_t.dtype)
         return said
 
     @cached_property
     def _factors(self) -> Tensor:
         """Factors of (x0, x_t) in what it says, by original step, `[2, …]`."""
-        tables = torch.zeros(2, self.known.rows[-1].original + 1, dtype=torch.float64)
-        for row in self.known.rows[1:]:
-            factors = row.conversion("x0", self.parameterization) or (0, 0)
-            tables[:, row.original] = _floats(factors)
-        return tables
+
+        def factor(place: int) -> Callable[[Row], Number]:
+            return lambda row: (row.conversion("x0", self.parameterization) or (0, 0))[place]
+
+        return self.known.by_original(factor(0), factor(1))
 
 
 def _short(implementation: Implementation) -> list[tuple[Setting, Truth]]:

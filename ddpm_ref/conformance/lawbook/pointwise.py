@@ -23,7 +23,7 @@ from ddpm_ref.conformance.implementation import Bound, Implementation
 from ddpm_ref.conformance.lawbook.bound import VARIANCES
 from ddpm_ref.conformance.lawbook.chance import normality
 from ddpm_ref.conformance.lawbook.law import SIGMAS, Case, Law, seeded, settings_with_truth
-from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth, reverse_variance
+from ddpm_ref.conformance.lawbook.truth import Number, Row, Truth, at_steps, reverse_variance
 from ddpm_ref.conformance.setting import Setting
 
 _COPIES, _SHORTEST = 2048, 3
@@ -47,16 +47,13 @@ class LinearModel:
     @cached_property
     def lines(self) -> Tensor:
         """(slope, intercept) of x̂_0 in x_t by original step, `[2, …]`."""
-        tables = torch.zeros(2, self.known.rows[-1].original + 1, dtype=torch.float64)
-        for row in self.known.rows[1:]:
-            gain = self.gain(row)
-            tables[0, row.original] = float(gain)
-            tables[1, row.original] = float((1 - gain * row.a) * self.mean)
-        return tables
+        return self.known.by_original(
+            self.gain, lambda row: (1 - self.gain(row) * row.a) * self.mean
+        )
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂_0 for noisy data `[B, *dims]` at original steps t `[B]`."""
-        slope, intercept = self.lines[:, t].reshape(2, -1, *[1] * (x_t.ndim - 1))
+        slope, intercept = at_steps(self.lines, t).reshape(2, -1, *[1] * (x_t.ndim - 1))
         said: Tensor = (slope * x_t.double() + intercept).to(x_t.dtype)
         return said
 
@@ -129,13 +126,11 @@ def _draws(implementation: Implementation, dtype: torch.dtype) -> Iterator[Case]
 
         def scores(candidate: Implementation, inputs: Any = (setting, known)) -> Tensor:
             where, truth = inputs
-            scales = torch.zeros(2, truth.rows[-1].original + 1, dtype=torch.float64)
-            for row in truth.rows[1:]:
-                scales[0, row.original], scales[1, row.original] = float(row.a), float(row.s)
+            scales = truth.by_original(lambda row: row.a, lambda row: row.s)
             blocks: list[Tensor] = []
 
             def model(x_t: Tensor, t: Tensor) -> Tensor:
-                a, s = scales[:, t][:, :, None]
+                a, s = at_steps(scales, t)[:, :, None]
                 blocks.append((x_t.double() - a * x0) / s)
                 return x0.expand_as(x_t).to(x_t.dtype)
 

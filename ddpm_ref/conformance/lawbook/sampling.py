@@ -25,7 +25,7 @@ from ddpm_ref.conformance.lawbook.law import (
     seeded,
     settings_with_truth,
 )
-from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth
+from ddpm_ref.conformance.lawbook.truth import MP, Number, Row, Truth, at_steps
 from ddpm_ref.conformance.setting import Setting
 
 _SPACES = ("eps", "x0", "v", "flow")
@@ -89,18 +89,17 @@ class GaussianModel:
         return f"E[x0 | x_t] of N({_MEAN}, {_VARIANCE})"
 
     @cached_property
-    def _tables(self) -> tuple[Tensor, Tensor]:
+    def _tables(self) -> Tensor:
         """((1 − g a) m, g) by original step."""
-        originals = torch.tensor([row.original for row in self.known.rows[1:]])
-        tables = torch.zeros(2, int(originals[-1]) + 1, dtype=torch.float64)
-        tables[0, originals] = self.known.table(lambda r: (1 - _denoising_gain(r) * r.a) * _MEAN)
-        tables[1, originals] = self.known.table(_denoising_gain)
-        return tables[0], tables[1]
+        return self.known.by_original(
+            lambda row: (1 - _denoising_gain(row) * row.a) * _MEAN, _denoising_gain
+        )
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x̂_0 for noisy data at original steps t `[B]`."""
-        constant, gain = (table[t].reshape(-1, *[1] * (x_t.ndim - 1)) for table in self._tables)
-        return (constant + gain * x_t.double()).to(x_t.dtype)
+        constant, gain = at_steps(self._tables, t).reshape(2, -1, *[1] * (x_t.ndim - 1))
+        said: Tensor = (constant + gain * x_t.double()).to(x_t.dtype)
+        return said
 
 
 def _denoising_gain(row: Row) -> Number:

@@ -18,6 +18,7 @@ of these are two linear equations in (x_0, ε); with δ = a q − s p (their det
 At fixed x_t an error e in x_0 is therefore an error κ e in that space, κ = p − q a/s = −δ/s.           (5)
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
@@ -241,6 +242,27 @@ class Truth:
     def table(self, quantity: Callable[[Row], Number]) -> Tensor:
         """A coefficient at t = 1 … T, float64 `[T]`."""
         return torch.tensor([float(quantity(row)) for row in self.rows[1:]], dtype=torch.float64)
+
+    def by_original(self, *quantities: Callable[[Row], Number]) -> Tensor:
+        """Coefficients by original step, `[len(quantities), …]`; NaN at steps that the chain does not visit, so that whoever asks there is found out."""
+        originals = torch.tensor([row.original for row in self.rows[1:]])
+        tables = torch.full(
+            (len(quantities), int(originals[-1]) + 1), math.nan, dtype=torch.float64
+        )
+        for place, quantity in enumerate(quantities):
+            tables[place, originals] = self.table(quantity)
+        return tables
+
+
+def at_steps(tables: Tensor, t: Tensor) -> Tensor:
+    """Columns of `Truth.by_original` at original steps `t`, `[…, B]`.
+
+    Raises:
+        KeyError: a step below 0, which would be counted from the end.
+    """
+    if bool((t < 0).any()):
+        raise KeyError(int(t.min()))
+    return tables[:, t]
 
 
 def _movements(values: Tensor, originals: Tensor, before: Tensor) -> Tensor:
