@@ -128,6 +128,15 @@ def test_panels_stack_on_a_phone(tab: Browser) -> None:
     )
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_of_the_first_screen_is_cut(tab: Browser, width: int) -> None:
+    tab.resize(width)
+    beyond = "[...document.querySelectorAll('.evidence .scroll')].map(e => e.scrollWidth - e.clientWidth)"
+    found = tab.evaluate(beyond)
+    assert found
+    assert max(found) <= 0
+
+
 def test_the_first_screen_answers_on_the_first_screen(tab: Browser) -> None:
     """At 1280 × 900: title, answer and the table, without scrolling."""
     tab.resize(1280, 900)

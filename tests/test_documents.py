@@ -125,3 +125,11 @@ def test_marked_text_is_read_as_markdown(page: Path) -> None:
     """A line (or list item) that begins with a comment is HTML to its end: its `code` and **stress** would be shown as typed."""
     lines = page.read_text(encoding="utf-8").splitlines()
     assert not [line for line in lines if re.match(r"\s*([*-] |\d+\. )?<!--[^>]*-->\s*\S", line)]
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in REPORTS.glob("*/report.md")))
+def test_no_figure_is_left_over_from_an_earlier_report(name: str) -> None:
+    page = (REPORTS / name / "report.md").read_text(encoding="utf-8")
+    drawn = [path.name for path in (REPORTS / name / "figures").glob("*.svg")]
+    assert drawn
+    assert [figure for figure in drawn if f"figures/{figure}" not in page] == []
